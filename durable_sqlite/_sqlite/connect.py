@@ -1,0 +1,131 @@
+"""How a journal is opened: refused untouched when it is not ours, created private, configured for durability."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from ..errors import JournalError, NotAJournal
+from .faults import translate
+from .migrate import Migration, migrate
+
+__all__ = ["APPLICATION_ID", "CHECKPOINT_BYTES", "MEMORY", "Synchronous", "configure", "inspect", "prepare", "uri"]
+
+Synchronous = Literal["full", "normal"]
+
+APPLICATION_ID = 0x44755271  # "DuRq", read as a signed number of 32 bits
+MEMORY = ":memory:"
+CHECKPOINT_BYTES = 4 * 1024 * 1024
+_OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
+
+
+def uri(path: str, mode: str) -> str:
+    """The address under which SQLite opens exactly this file, whatever characters its name has."""
+    return f"file:{quote(os.fsencode(path))}?{mode}"
+
+
+def inspect(path: str, failpoint: Callable[[str], None]) -> None:
+    """Create the file if it is not there; refuse it untouched if it is not a journal.
+
+    Raises:
+        NotAJournal: The file is something else.
+        JournalError: It cannot be created or opened at all.
+    """
+    try:
+        if _create(path):
+            failpoint("open.created")
+            return
+        # A creation that was cut short leaves an empty file behind, and another process may be in the middle of one:
+        # there is nothing in it that could be harmed.
+        if Path(path).stat().st_size == 0:
+            return
+        # "immutable" reads the first page and nothing else: no lock, no WAL, no shared memory, no trace.
+        with closing(sqlite3.connect(uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
+            _check_owner(connection, path)
+    except OSError as error:
+        raise JournalError(
+            f"{path} cannot be opened ({error.strerror}): see that its folder is there and may be written"
+        ) from error
+    except sqlite3.Error as error:
+        raise translate(error, path=path) from error
+
+
+def _create(path: str) -> bool:
+    """Create the file for its owner alone; False if it is there already."""
+    try:
+        # Closing this descriptor drops no lock of SQLite: the file is new, so no connection of this process has it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return False
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return True
+
+
+def _check_owner(connection: sqlite3.Connection, path: str) -> None:
+    application_id: int = connection.execute("PRAGMA application_id").fetchall()[0][0]
+    if application_id != APPLICATION_ID:
+        raise NotAJournal(
+            f"{path} is an SQLite database of another application (application_id {application_id:#x}); "
+            "it was not touched. Name another file for the journal"
+        )
+
+
+def configure(connection: sqlite3.Connection, *, synchronous: Synchronous, readonly: bool = False) -> None:
+    """Set what SQLite does not remember in the file."""
+    for pragma in (
+        f"synchronous = {synchronous.upper()}",
+        "fullfsync = ON",  # macOS: only this reaches the disk. No other system knows it.
+        "checkpoint_fullfsync = ON",
+        "foreign_keys = ON",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        "temp_store = MEMORY",
+        "mmap_size = 0",  # with the next line: stay clear of the WAL-reset bug of SQLite before 3.51.3
+        "wal_autocheckpoint = 0",
+        f"journal_size_limit = {CHECKPOINT_BYTES}",
+        "cache_spill = OFF",
+        f"query_only = {'ON' if readonly else 'OFF'}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def prepare(
+    connection: sqlite3.Connection,
+    migrations: Sequence[Migration],
+    *,
+    path: str,
+    synchronous: Synchronous,
+    failpoint: Callable[[str], None],
+) -> None:
+    """Make the connection a writer's one on a journal that is up to date. May be repeated after any error.
+
+    Raises:
+        JournalTooNew: A newer version of this library wrote the journal.
+        JournalError: The SQLite library is too old, or the file system cannot do WAL.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise JournalError(f"SQLite {sqlite3.sqlite_version} is linked; 3.37 or newer is needed")
+    _own(connection, path)
+    mode: str = connection.execute("PRAGMA journal_mode = WAL").fetchall()[0][0]
+    if mode not in ("wal", "memory"):
+        raise JournalError(f"{path} cannot be put into WAL mode (it stays in {mode}): use a local file system")
+    configure(connection, synchronous=synchronous)
+    migrate(connection, migrations, path=path, failpoint=failpoint)
+
+
+def _own(connection: sqlite3.Connection, path: str) -> None:
+    """Sign an empty file as ours; anything else has to be signed already."""
+    if connection.execute("PRAGMA page_count").fetchall()[0][0] == 0:
+        # Signed before WAL is switched on, so that the first page says it from the first byte on: `inspect` reads
+        # nothing else.
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    _check_owner(connection, path)

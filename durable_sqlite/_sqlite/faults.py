@@ -1,0 +1,76 @@
+"""What a storage error means: the one place where errors of sqlite3 are read.
+
+Judged by the code, never by the text. An error that time heals is waited for; what is left is one operation's own.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import Enum, auto
+
+from ..errors import JournalError, NotAJournal
+
+__all__ = ["Fault", "fault_of", "name_of", "translate"]
+
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_STALLED = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_INTERRUPT,
+    }
+)
+
+
+class Fault(Enum):
+    """What to do about a storage error."""
+
+    BUSY = auto()
+    """Somebody else holds the lock: wait for it."""
+    STALLED = auto()
+    """Disk full, I/O error, read-only: wait until it heals."""
+    DOUBT = auto()
+    """COMMIT itself failed: look whether it landed."""
+    REFUSED = auto()
+    """It will not heal by waiting."""
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Errors of the module itself, such as the use of a closed connection, carry no code.
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
+    return code & 0xFF
+
+
+def name_of(error: BaseException) -> str:
+    """SQLite's name of the error, such as `SQLITE_FULL`."""
+    name: str = getattr(error, "sqlite_errorname", type(error).__name__)
+    return name
+
+
+def fault_of(error: sqlite3.Error) -> Fault:
+    """What a storage error outside of COMMIT means."""
+    code = _code(error)
+    if code in _BUSY:
+        return Fault.BUSY
+    return Fault.STALLED if code in _STALLED else Fault.REFUSED
+
+
+def translate(error: BaseException, *, path: str) -> BaseException:
+    """The error of this library that says what a storage error means; other errors as they are."""
+    if not isinstance(error, sqlite3.Error):
+        return error
+    match _code(error):
+        case sqlite3.SQLITE_NOTADB:
+            told: JournalError = NotAJournal(f"{path} is not an SQLite database; it was not touched")
+        case sqlite3.SQLITE_CORRUPT:
+            told = JournalError(f"{path} is damaged ({name_of(error)}: {error}); restore a backup")
+        case sqlite3.SQLITE_CONSTRAINT:
+            told = JournalError(f"the journal refused the write, nothing changed ({name_of(error)}: {error})")
+        case _:
+            told = JournalError(f"the storage of {path} answered {name_of(error)}: {error}")
+    told.__cause__ = error
+    return told

@@ -1,0 +1,113 @@
+"""Rows of the tables as records, and back."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .._records import CancelRequest, Entry, Kind, Outcome, RunRow, State, Wait, WorkerRow
+
+__all__ = ["Row", "Tables", "entry_of", "run_of", "wait_of", "worker_of"]
+
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True)  # made for each transaction, and a frozen one costs a microsecond more
+class Tables:
+    """A connection and the statements that are used on it."""
+
+    connection: sqlite3.Connection
+    sql: Mapping[str, str]
+
+    def all(self, name: str, parameters: Mapping[str, object]) -> list[Row]:
+        """Every row, fetched at once: an open cursor would hold a lock."""
+        return self.connection.execute(self.sql[name], parameters).fetchall()
+
+    def first(self, name: str, parameters: Mapping[str, object]) -> Row | None:
+        """The first row, or None."""
+        rows = self.all(name, parameters)
+        return rows[0] if rows else None
+
+    def change(self, name: str, parameters: Mapping[str, object]) -> int:
+        """The number of rows that were written."""
+        return self.connection.execute(self.sql[name], parameters).rowcount
+
+    def runs(self, clauses: str, parameters: Mapping[str, object]) -> list[RunRow]:
+        """The runs that `clauses` pick, with their tags."""
+        rows = self.connection.execute(f"{self.sql['run_select']}\n{clauses}", parameters).fetchall()
+        return [run_of(row, dict(self.all("tags", {"run": row[0]}))) for row in rows]
+
+    def run(self, no: int) -> RunRow:
+        """The run of this number, which exists."""
+        (row,) = self.runs(self.sql["where_no"], {"no": no})
+        return row
+
+
+def run_of(row: Row, tags: Mapping[str, str]) -> RunRow:
+    """A run from a row of `run_select`."""
+    (
+        no,
+        run_id,
+        uid,
+        workflow,
+        origin,
+        version,
+        state,
+        reason,
+        input_,
+        input_digest,
+        result,
+        created_at,
+        updated_at,
+        ended_at,
+        due_at,
+        owner,
+        epoch,
+        deaths,
+        accept_changes,
+        *request,
+    ) = row
+    return RunRow(
+        no=no,
+        id=run_id,
+        uid=uid,
+        workflow=workflow,
+        origin=origin,
+        version=version,
+        state=State(state),
+        reason=reason,
+        input=input_,
+        input_digest=input_digest,
+        result=result,
+        created_at=created_at,
+        updated_at=updated_at,
+        ended_at=ended_at,
+        due_at=due_at,
+        owner=owner,
+        epoch=epoch,
+        deaths=deaths,
+        accept_changes=bool(accept_changes),
+        cancel=None if request[0] is None else CancelRequest(*request),
+        tags=tags,
+    )
+
+
+def entry_of(row: Row) -> Entry:
+    """An entry from a row of `entries`."""
+    seq, key, kind, name, digest, outcome, payload, asked, started_at, at, attempts, removed = row
+    return Entry(
+        seq, key, Kind(kind), name, digest, Outcome(outcome), payload, asked, started_at, at, attempts, bool(removed)
+    )
+
+
+def wait_of(row: Row) -> Wait:
+    """A wait from a row of `waits`."""
+    key, kind, name, since, deadline = row
+    return Wait(key, Kind(kind), name, since, deadline)
+
+
+def worker_of(row: Row) -> WorkerRow:
+    """A worker from a row of `workers`."""
+    return WorkerRow(*row)
