@@ -1,0 +1,253 @@
+"""What a body asks for: keys are fixed here, open calls kept, and every call held against the journal.
+
+The body, asyncio in it, and the library's calls all end up at this desk; whoever drives the body takes from it what is to
+be done. It performs nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import heapq
+import itertools
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from ._body_loop import BodyTask, BodyTimer, Branch, body_loop
+from ._call import OWN_CALLS, Call, awaiting
+from ._context import StepCall
+from ._ids import check_name
+from ._records import Kind, Reason, RunRow, Wait
+from ._replay import Conflict, Divergence, Replay
+from .errors import DuplicateKey, DurableError, NotDurable, ReplayDiverged, SuspendedStepConflict
+
+__all__ = ["Desk"]
+
+_FOR_EVER = 2**63 - 1
+"""The last microsecond that a journal can name: 292,000 years from now."""
+
+
+class Desk:
+    """Everything that one pass of a body asks for.
+
+    Args:
+        row: The run.
+        replay: What the journal holds of it.
+        waits: Deadlines that are in force from earlier passes.
+        replaying: Whether a pass came before this one.
+        give_up_step: Is told of a step in flight that the body no longer waits for.
+    """
+
+    def __init__(
+        self,
+        row: RunRow,
+        replay: Replay,
+        waits: Iterable[Wait],
+        *,
+        replaying: bool,
+        give_up_step: Callable[[Call], None],
+    ) -> None:
+        self.run_id = row.id
+        self.workflow = row.workflow
+        self.replaying = replaying
+        self.unloading = False
+        self.loop = body_loop(self, row.uid, OWN_CALLS)
+        self.clock = row.created_at
+        """The time of the last entry that the body was given, in microseconds."""
+        self.waiting: dict[str, Call] = {}
+        """Open calls by key, in the order in which they were asked."""
+        self.trouble: tuple[Reason, DurableError] | None = None
+        """Why the run must be parked."""
+        self._uid = row.uid
+        self._replay = replay
+        self._deadlines = {wait.key: wait.deadline for wait in waits}
+        self._give_up_step = give_up_step
+        self._explicit: set[str] = set()
+        self._unawaited: dict[Call, Coroutine[Any, Any, Any]] = {}
+        self._fresh: list[Call] = []
+        self._due: list[tuple[int, int, Call]] = []
+        self._numbers = itertools.count()
+
+    # The body's side -------------------------------------------------------------------------------------------------
+
+    @property
+    def pumped(self) -> bool:
+        """Whether the body's loop runs right now."""
+        return self.loop.pumped
+
+    def call(self, request: StepCall) -> Coroutine[Any, Any, Any]:
+        """Fix the key of a step, and give what the body awaits."""
+        key = self._key(request.spec.name, request.key)
+        context = contextvars.copy_context()
+        return self._issue(Call(key, Kind.STEP, request.spec.name, request.digest, request, context))
+
+    def sleep(self, until: Callable[[int], int]) -> Coroutine[Any, Any, None]:
+        """Fix the key of a sleep, and give what the body awaits."""
+        return self._issue(Call(self._key("sleep", None), Kind.SLEEP, "sleep", delay=until))
+
+    def now(self) -> int:
+        """The time of the last entry that the body was given."""
+        return self.clock
+
+    def uuid(self) -> UUID:
+        """The next UUID of the calling branch."""
+        return UUID(int=self.random().getrandbits(128), version=4)
+
+    def random(self) -> Random:
+        """The calling branch's source of chance."""
+        branch = self._branch()
+        if branch.chance is None:
+            seed = hashlib.blake2b(f"{self._uid}\0{branch.path}".encode(), digest_size=16).digest()
+            branch.chance = Random(int.from_bytes(seed, "big"))
+        return branch.chance
+
+    def register(self, call: Call) -> asyncio.Future[Any]:
+        """Note that the body waits for `call`; while it is unloaded, nothing ever answers."""
+        self._unawaited.pop(call, None)
+        call.future = asyncio.Future(loop=self.loop)
+        if not self.unloading:
+            self._ask(call)
+        return call.future
+
+    def give_up(self, call: Call) -> None:
+        """Note that the body no longer waits for `call`."""
+        if not self.unloading:
+            self.waiting.pop(call.key, None)
+            self._give_up_step(call)
+
+    # asyncio's side --------------------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        """The body's time in seconds."""
+        return self.clock / 1_000_000
+
+    def open_timer(self, timer: BodyTimer) -> None:
+        """Note that asyncio waits in the body."""
+        when = timer.when()
+        if when != when:  # noqa: PLR0124 - only NaN differs from itself
+            raise ValueError("a delay must be a number, not NaN")
+        call = Call(self._branch().key(timer.label), Kind.TIMER, timer.label, timer=timer)
+        if abs(when) < float("inf"):
+            call.delay = partial(_at, round(when * 1_000_000))
+        timer.tag = call
+        self._ask(call)
+
+    def drop_timer(self, timer: BodyTimer) -> None:
+        """Note that asyncio no longer waits."""
+        self.waiting.pop(timer.tag.key, None)
+
+    def forbid(self, message: str) -> None:
+        """Note that the body does what cannot be repeated: the run must be parked."""
+        self.park(Reason.NOT_DURABLE, NotDurable(f"run {self.run_id}: {message}"))
+
+    # The driver's side -----------------------------------------------------------------------------------------------
+
+    def is_open(self, key: str) -> bool:
+        """Whether the body waits for the call of this key."""
+        return key in self.waiting
+
+    def waits_for(self, call: Call) -> bool:
+        """Whether the body waits for this very call."""
+        return self.waiting.get(call.key) is call
+
+    def close(self, key: str, at: int) -> Call:
+        """Take an open call, whose outcome of time `at` is about to be given."""
+        self.clock = max(self.clock, at)
+        return self.waiting.pop(key)
+
+    def fresh_steps(self) -> list[Call]:
+        """Steps that were called, are not recorded, and have not begun; they stay listed until `begun`."""
+        if self._fresh:
+            self._fresh = [call for call in self._fresh if self.waits_for(call)]
+        return self._fresh
+
+    def begun(self) -> None:
+        """Note that the fresh steps have begun."""
+        self._fresh = []
+
+    def nearest(self) -> tuple[int, Call] | None:
+        """The open call with the nearest deadline."""
+        while self._due and not self.waits_for(self._due[0][2]):
+            heapq.heappop(self._due)
+        return (self._due[0][0], self._due[0][2]) if self._due else None
+
+    def park(self, reason: Reason, error: DurableError) -> None:
+        """Note that the run must be parked; the first reason stands."""
+        self.trouble = self.trouble or (reason, error)
+
+    def diverge(self, problem: Divergence) -> None:
+        """Note that the code asked for something else than the journal holds."""
+        kind = SuspendedStepConflict if isinstance(problem, Conflict) else ReplayDiverged
+        self.park(Reason.DIVERGED, kind(problem.message))
+
+    def left_open(self, main: asyncio.Task[Any]) -> str:
+        """What the body had not finished when it returned, in words; empty if nothing."""
+        forgotten = [call.key for call, coro in self._unawaited.items() if getcoroutinestate(coro) == CORO_CREATED]
+        branches = [task.branch.path or task.get_name() for task in self.loop.open_branches(main)]
+        parts: list[str] = []
+        if branches:
+            waiting = ", ".join(self.waiting) or "nothing durable"
+            parts.append(f"branches {', '.join(branches)} were still open (waiting for {waiting})")
+        if forgotten:
+            parts.append(f"{', '.join(forgotten)} was called and never awaited")
+        return " and ".join(parts)
+
+    def unload(self) -> None:
+        """Take the body out of memory; nothing that its clean-up code does meanwhile is noted."""
+        self.unloading = True
+        self.loop.unwind()
+        for coro in self._unawaited.values():
+            coro.close()  # called and never awaited: said in the run's error, not in a RuntimeWarning
+        self._unawaited.clear()
+        self.waiting.clear()
+        self._fresh.clear()
+        self._due.clear()
+
+    # Inner part ------------------------------------------------------------------------------------------------------
+
+    def _branch(self) -> Branch:
+        task = asyncio.current_task(self.loop)
+        return task.branch if isinstance(task, BodyTask) else self.loop.root
+
+    def _key(self, name: str, explicit: str | None) -> str:
+        branch = self._branch()
+        if explicit is None:
+            return branch.key(name)
+        check_name("a key", explicit)
+        if explicit in self._explicit:
+            raise DuplicateKey(
+                f"run {self.run_id}: the key {explicit!r} is used twice; a second call would get the first one's result. "
+                "Give each call a key of its own, or none."
+            )
+        self._explicit.add(explicit)
+        return branch.place(explicit)
+
+    def _issue(self, call: Call) -> Coroutine[Any, Any, Any]:
+        coro = awaiting(self, call)
+        self._unawaited[call] = coro
+        return coro
+
+    def _ask(self, call: Call) -> None:
+        call.asked = self._replay.given
+        call.since = self.clock
+        if call.delay is not None:
+            written = self._deadlines.get(call.key)  # in force even if the code has another delay by now
+            call.deadline = written if written is not None else min(call.delay(self.clock), _FOR_EVER)
+        self.waiting[call.key] = call
+        problem = self._replay.ask(call.compared())
+        if problem is not None:
+            self.diverge(problem)
+        elif call.key not in self._replay:
+            if call.deadline is not None:
+                heapq.heappush(self._due, (call.deadline, next(self._numbers), call))
+            if call.kind is Kind.STEP:
+                self._fresh.append(call)
+
+
+def _at(deadline: int, _: int) -> int:
+    return deadline
