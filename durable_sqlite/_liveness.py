@@ -1,0 +1,79 @@
+"""Who is alive on this host: each worker holds a lock on a side file of its own, which the system releases when it dies.
+
+The lock is `flock`, which belongs to the open file and so also tells apart two engines of one process. It is never taken on
+the journal's own file, whose locks are SQLite's business.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from weakref import finalize, ref
+
+__all__ = ["Lifeline", "is_dead", "side_file", "sweep"]
+
+
+def side_file(journal: Path, worker: str) -> Path:
+    """Where a worker's side file is: beside the journal, named after both."""
+    return journal.with_name(f"{journal.name}-worker-{worker}")
+
+
+class Lifeline:
+    """A worker's lock on its side file, held until `release` or the end of the process.
+
+    Args:
+        path: The side file, which is created.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._forget = finalize(self, os.close, self._descriptor)
+        self._forget.atexit = False
+        myself = ref(self)
+
+        def forget() -> None:
+            if (me := myself()) is not None:
+                me.forget()
+
+        os.register_at_fork(after_in_child=forget)
+
+    def forget(self) -> None:
+        """Let go of the lock without touching the file; in a forked child, the parent keeps it."""
+        if self._descriptor is not None:
+            self._descriptor = None
+            self._forget()
+
+    def release(self) -> None:
+        """Remove the side file and let go of the lock."""
+        if self._descriptor is not None:
+            with suppress(FileNotFoundError):
+                self._path.unlink()
+            self.forget()
+
+
+def is_dead(path: Path) -> bool:
+    """Whether nobody holds the side file: its worker has died, or the journal was moved here without it.
+
+    If somebody removed the file of a worker that lives, the journal's fence keeps that worker's writes out.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def sweep(path: Path) -> None:
+    """Remove the side file of a worker that has been struck off."""
+    with suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,182 @@
+"""What is open while an engine is open: journal, worker, threads, the lock that says that it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._attempt import Runner
+from ._clock import Clock
+from ._codec import Vault, describe, dump_error
+from ._context import WorkflowSpec
+from ._liveness import Lifeline, is_dead, side_file, sweep
+from ._records import State
+from ._run import Surroundings
+from ._threads import StepThreads
+from ._worker import Worker, WorkerOptions
+from .errors import DurableError, UsageError, WrongLoop
+from .journal import Journal
+
+__all__ = ["Plan", "Session"]
+
+logger = logging.getLogger("durable_sqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a session is to be: what an engine was asked for, and the seams."""
+
+    journal: Callable[[], Journal]
+    path: Path | None
+    """Where the journal is; None where it is in memory only, and nobody else can see it."""
+    drives: bool
+    workflows: tuple[WorkflowSpec, ...]
+    """What is known from the start."""
+    worker: WorkerOptions
+    vault: Vault
+    clock: Clock
+    max_recoveries: int
+    max_entries: int
+    step_threads: int
+    step_exists: Callable[[str], bool]
+    find: Callable[[str, str], WorkflowSpec | None]
+    """Finds a workflow by name and origin among the modules that are imported."""
+    stopped: Callable[[str], None]
+    """Is told the id of each run that has stopped."""
+    let_go: Callable[[], None]
+    """Is told that the program ends without closing the engine."""
+    failpoint: Callable[[str], None]
+
+
+class Session:
+    """One opening of a journal, on one event loop of one process."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.journal = plan.journal()
+        self._plan = plan
+        self._pid = os.getpid()
+        self._threads = StepThreads(plan.step_threads)
+        around = Surroundings(
+            journal=self.journal,
+            loop=self.loop,
+            clock=plan.clock,
+            vault=plan.vault,
+            runner=Runner(plan.vault, self._threads),
+            max_entries=plan.max_entries,
+            step_exists=plan.step_exists,
+            failpoint=plan.failpoint,
+        )
+        self.worker = Worker(around, plan.worker, plan.stopped)
+        self._lifeline: Lifeline | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def open(self, name: str) -> None:
+        """Open the journal and enrol as the worker `name`; with `drives`, take over what dead workers left."""
+        if self._plan.path is not None:
+            if not self._plan.path.parent.is_dir():
+                raise UsageError(f"the folder of the journal {self._plan.path} does not exist: make it first")
+            # Before the worker can be seen in the journal, or it would be taken for dead.
+            self._lifeline = Lifeline(side_file(self._plan.path, name))
+        try:
+            await self.journal.open(name, self._plan.clock.now())
+        except BaseException:
+            if self._lifeline is not None:
+                self._lifeline.release()
+            raise
+        self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
+        if self._plan.drives:
+            await self._bury_the_dead()
+            for workflow in self._plan.workflows:
+                self.know(workflow)
+            await self._know_what_waits()
+            self.worker.look()
+
+    async def close(self) -> None:
+        """Unload bodies, cancel steps in flight, commit, give runs back."""
+        self._closed = True
+        await self.worker.close()
+        await self.journal.close(self._plan.clock.now())
+        self._threads.close()
+        if self._lifeline is not None:
+            self._lifeline.release()
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait((self._supervisor,))
+
+    def check(self, title: str) -> None:
+        """Refuse to be used in a forked child or on another loop.
+
+        Raises:
+            WrongLoop: It is.
+        """
+        if os.getpid() != self._pid:
+            raise WrongLoop(
+                f"{title} was opened in process {self._pid} and is used in {os.getpid()}, which was forked from it: open an "
+                "engine of its own in each process, after the fork"
+            )
+        if asyncio.get_running_loop() is not self.loop:
+            raise WrongLoop(f"{title} belongs to another event loop: use it there, or open another engine on this loop")
+
+    def know(self, workflow: WorkflowSpec) -> None:
+        """Let runs of this workflow be driven here."""
+        if self._plan.drives:
+            self.worker.register(workflow)
+
+    def recognise(self, name: str, origin: str) -> bool:
+        """Whether runs of this workflow can be driven here, looking it up among the imported modules if need be."""
+        if self.worker.knows(name) is None and (found := self._plan.find(name, origin)) is not None:
+            self.know(found)
+        return self.worker.knows(name) is not None
+
+    async def _bury_the_dead(self) -> None:
+        """Free what dead workers of this host left."""
+        path = self._plan.path
+        if path is None:
+            return
+        dead = [other for other in await self.journal.workers() if is_dead(side_file(path, other.name))]
+        if not dead:
+            return
+        limit = self._plan.max_recoveries
+        why = (
+            f"{limit} processes in a row died while they drove this run, without one new outcome. Find what kills the "
+            "process, then call `resume` on the run."
+        )
+        error = self._plan.vault.seal(dump_error(describe(DurableError(why)), 1), "crash_loop")
+        for row in await self.journal.take_over([other.no for other in dead], limit, error, self._plan.clock.now()):
+            if row.state is State.PARKED:
+                logger.error("run %s is parked: %s", row.id, why)
+                self._plan.stopped(row.id)
+        for other in dead:
+            sweep(side_file(path, other.name))
+
+    async def _know_what_waits(self) -> None:
+        """Find the code of the runs that wait, and say which runs must go on waiting for want of it."""
+        for name, origin, number in await self.journal.backlog():
+            if not self.recognise(name, origin):
+                logger.warning(
+                    "%d run(s) of workflow %s (defined in %s) wait: this process does not know it. Import its module before "
+                    "opening the engine, or give Engine(workflows=[...]).",
+                    number,
+                    name,
+                    origin,
+                )
+
+    async def _supervise(self) -> None:
+        """Let go in order when the program ends without closing the engine, as `asyncio.run` then cancels every task."""
+        try:
+            await self.loop.create_future()
+        finally:
+            if not self._closed:
+                self._closed = True
+                self._plan.let_go()
+                for run in self.worker.held():
+                    self.journal.give_back(run.hold, self._plan.clock.now())
+                self.worker.abandon()
+                self.journal.stop()
+                self._threads.close()

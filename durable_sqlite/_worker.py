@@ -1,0 +1,300 @@
+"""Decides which runs this process drives, and when: claims, wake-ups, timers, what stays in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ._clock import Alarm
+from ._context import WorkflowSpec
+from ._records import CancelRequest, Claimed
+from ._run import Pass, Surroundings
+from .errors import JournalError
+
+__all__ = ["Worker", "WorkerOptions"]
+
+logger = logging.getLogger("durable_sqlite")
+
+_BATCH = 100  # runs claimed in one transaction
+_SUSPECT = 2  # deaths in a row after which a run is driven beside no other of its kind
+_CLOSE_GRACE = 5.0  # seconds that cancelled steps may take to go when the engine is closed
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How many bodies stay in memory, and for how long."""
+
+    max_resident: int
+    unload_after: int
+    """Microseconds for which a suspended run's body stays in memory."""
+
+
+class Worker:
+    """Drives the runs that it holds. All its methods are called on the engine's loop.
+
+    Args:
+        around: What all passes share.
+        options: What stays in memory.
+        stopped: Is told the id of each run that has stopped.
+    """
+
+    def __init__(self, around: Surroundings, options: WorkerOptions, stopped: Callable[[str], None]) -> None:
+        self._around = around
+        self._options = options
+        self._tell = stopped
+        self._workflows: dict[str, WorkflowSpec] = {}
+        self._passes: dict[int, Pass] = {}
+        self._by_id: dict[str, Pass] = {}
+        self._idle: OrderedDict[int, tuple[Pass, int]] = OrderedDict()
+        """Suspended bodies in memory, by the time since when, longest first."""
+        self._due: list[tuple[int, int, Pass]] = []
+        self._numbers = itertools.count()
+        self._suspect: Pass | None = None
+        self._wanted = False
+        self._claiming: asyncio.Task[None] | None = None
+        self._due_alarm: tuple[int, Alarm] | None = None
+        self._unload_alarm: Alarm | None = None
+        self._quiet: list[asyncio.Future[None]] = []
+        self._closed = False
+
+    # Workflows -------------------------------------------------------------------------------------------------------
+
+    def register(self, workflow: WorkflowSpec) -> None:
+        """Make a workflow known; runs of it that wait are claimed. The latest definition of a name is the one in force."""
+        known = self._workflows.get(workflow.name)
+        self._workflows[workflow.name] = workflow
+        if known is None:
+            self.look()
+
+    def knows(self, name: str) -> WorkflowSpec | None:
+        """The workflow of this name, if this process has it."""
+        return self._workflows.get(name)
+
+    # What happens ----------------------------------------------------------------------------------------------------
+
+    def adopt(self, claimed: Claimed) -> None:
+        """Drive a run that was just created and is held from its first moment on."""
+        if self._closed:
+            return
+        workflow = self._workflows[claimed.row.workflow]
+        self._load(Pass(self._around, self, workflow, claimed, first=True))
+
+    def has_room(self) -> bool:
+        """Whether one more body may be in memory; a suspended one makes room."""
+        if len(self._passes) < self._options.max_resident:
+            return True
+        if not self._idle:
+            return False
+        self._unload(next(iter(self._idle.values()))[0])
+        return True
+
+    def cancelled(self, run_id: str, request: CancelRequest) -> None:
+        """A run that may be driven here is to be cancelled."""
+        run = self._by_id.get(run_id)
+        if run is None:
+            self.look()
+        else:
+            run.request_cancel(request)
+            self._around.loop.call_soon(run.wake)
+
+    def look(self) -> None:
+        """Look for runs to drive, now."""
+        if self._closed:
+            return
+        self._wanted = True
+        if self._claiming is None:
+            self._claiming = self._around.loop.create_task(self._claim_all())
+            self._claiming.add_done_callback(self._claimed)
+
+    async def quiet(self) -> None:
+        """Wait until nothing is left to drive now."""
+        while not self._closed and (self._claiming is not None or len(self._passes) > len(self._idle)):
+            waiter = self._around.loop.create_future()
+            self._quiet.append(waiter)
+            await waiter
+
+    # What passes say -------------------------------------------------------------------------------------------------
+
+    def progressed(self, run: Pass) -> None:
+        """A run that was suspected of killing processes has done something else."""
+        if run is self._suspect:
+            self._suspect = None
+            self.look()
+
+    def rested(self, run: Pass, due: int | None) -> None:
+        """Keep the body for a while, and remember when it is due."""
+        self.progressed(run)
+        now = self._around.clock.now()
+        self._idle[run.hold.run] = (run, now)
+        if due is not None:
+            heapq.heappush(self._due, (due, next(self._numbers), run))
+            self._ring_at(due)
+        if self._options.unload_after <= 0:
+            self._unload(run)
+        elif self._unload_alarm is None:
+            self._unload_at(now + self._options.unload_after)
+        self._settle()
+
+    def woke(self, run: Pass) -> None:
+        """The body is at work again."""
+        self._idle.pop(run.hold.run, None)
+
+    def ended(self, run: Pass) -> None:
+        """Forget the body and tell those who wait for its run."""
+        self._forget(run)
+        self._tell(run.row.id)
+
+    def dropped(self, run: Pass) -> None:
+        """Forget the body."""
+        self._forget(run)
+
+    # Closing ---------------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Unload every body and cancel every step in flight; nothing of that is an outcome."""
+        steps = self.abandon()
+        if self._claiming is not None:
+            await asyncio.wait((self._claiming,))
+        steps = [step for step in steps if not step.done()]
+        if steps:
+            await asyncio.wait(steps, timeout=_CLOSE_GRACE)
+
+    def abandon(self) -> list[asyncio.Task[Any]]:
+        """Unload every body at once; the steps that were in flight."""
+        self._closed = True
+        for alarm in (self._due_alarm[1] if self._due_alarm else None, self._unload_alarm):
+            if alarm is not None:
+                alarm.cancel()
+        steps: list[asyncio.Task[Any]] = []
+        for run in list(self._passes.values()):
+            steps.extend(run.steps_in_flight())
+            run.unload()
+        self._passes.clear()
+        self._by_id.clear()
+        self._idle.clear()
+        self._settle()
+        return steps
+
+    def held(self) -> list[Pass]:
+        """The runs that are driven here and not at rest."""
+        return [run for run in self._passes.values() if not run.at_rest]
+
+    # Inner part ------------------------------------------------------------------------------------------------------
+
+    def _load(self, run: Pass) -> None:
+        stale = self._passes.get(run.hold.run)
+        if stale is not None:  # it was at rest here, and this worker's own claim took it
+            self._forget(stale)
+            stale.unload()
+        self._passes[run.hold.run] = run
+        self._by_id[run.row.id] = run
+        if run.row.deaths >= _SUSPECT:
+            self._suspect = run
+        self._around.loop.call_soon(run.drive)
+
+    def _forget(self, run: Pass) -> None:
+        if self._passes.get(run.hold.run) is run:
+            del self._passes[run.hold.run]
+            del self._by_id[run.row.id]
+            self._idle.pop(run.hold.run, None)
+        if run is self._suspect:
+            self._suspect = None
+            self.look()
+        elif self._wanted:
+            self.look()  # a claim was put off for want of room
+        self._settle()
+
+    def _unload(self, run: Pass) -> None:
+        self._forget(run)
+        run.unload()
+
+    def _settle(self) -> None:
+        if self._quiet and (self._closed or (self._claiming is None and len(self._passes) <= len(self._idle))):
+            waiters, self._quiet = self._quiet, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    # Claims ----------------------------------------------------------------------------------------------------------
+
+    async def _claim_all(self) -> None:
+        while self._wanted and not self._closed:
+            if not self.has_room():
+                return  # it stays wanted: a body that ends makes room
+            self._wanted = False
+            room = self._options.max_resident - len(self._passes)
+            claimed = await self._claim(min(_BATCH, room), suspects=False)
+            if not claimed and self._suspect is None:
+                claimed = await self._claim(1, suspects=True)
+            if claimed:
+                self._wanted = True
+            await asyncio.gather(*(self._load_claimed(one) for one in claimed))
+        await self._note_next_due()
+
+    async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
+        journal, now = self._around.journal, self._around.clock.now()
+        return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects)
+
+    async def _load_claimed(self, claimed: Claimed) -> None:
+        journal = self._around.journal
+        entries = await journal.entries(claimed.hold.run)
+        waits = await journal.waits(claimed.hold.run)
+        if self._closed:
+            return
+        workflow = self._workflows[claimed.row.workflow]
+        first = claimed.hold.epoch == 1
+        self._load(Pass(self._around, self, workflow, claimed, entries=entries, waits=waits, first=first))
+
+    async def _note_next_due(self) -> None:
+        due = await self._around.journal.next_due(self._workflows.keys())
+        if due is not None and not self._closed:
+            self._ring_at(due)
+
+    def _claimed(self, task: asyncio.Task[None]) -> None:
+        self._claiming = None
+        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
+            level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
+            logger.log(level, "looking for runs to drive failed", exc_info=error)
+        elif self._wanted and not self._closed and self.has_room():
+            self.look()
+        self._settle()
+
+    # Time ------------------------------------------------------------------------------------------------------------
+
+    def _ring_at(self, when: int) -> None:
+        if self._due_alarm is not None:
+            if self._due_alarm[0] <= when:
+                return
+            self._due_alarm[1].cancel()
+        self._due_alarm = (when, self._around.clock.call_at(self._around.loop, when, self._ring))
+
+    def _ring(self) -> None:
+        """Wake the bodies in memory that are due, then claim those that are not in memory."""
+        self._due_alarm = None
+        now = self._around.clock.now()
+        while self._due and self._due[0][0] <= now:
+            _, _, run = heapq.heappop(self._due)
+            if run.at_rest:
+                run.wake()
+        if self._due:
+            self._ring_at(self._due[0][0])
+        self.look()
+
+    def _unload_at(self, when: int) -> None:
+        self._unload_alarm = self._around.clock.call_at(self._around.loop, when, self._unload_idle)
+
+    def _unload_idle(self) -> None:
+        self._unload_alarm = None
+        before = self._around.clock.now() - self._options.unload_after
+        while self._idle:
+            run, since = next(iter(self._idle.values()))
+            if since > before:
+                self._unload_at(since + self._options.unload_after)
+                return
+            self._unload(run)

@@ -1,0 +1,443 @@
+"""The engine: puts journal, worker and definitions together, and is what an application opens."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextvars import Token
+from dataclasses import replace
+from datetime import datetime, timedelta
+from inspect import BoundArguments
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeGuard, TypeVar
+
+from ._clock import Clock, SystemClock, from_datetime, microseconds
+from ._codec import Codec, Vault
+from ._context import NOWHERE, EngineScope, Scope, StartOptions, WorkflowSpec, scope
+from ._definition import Step, Workflow
+from ._handle import Run
+from ._ids import Ids, check_name, new_id
+from ._records import (
+    CancelRequest,
+    Claimed,
+    HistoryEntry,
+    NewRun,
+    RunInfo,
+    RunQuery,
+    RunRow,
+    Started,
+    State,
+    StateName,
+)
+from ._session import Plan, Session
+from ._view import history_of, info_of, plain
+from ._worker import WorkerOptions
+from .errors import EngineClosed, UnknownRun, UsageError
+from .journal import Journal
+
+__all__ = ["Engine"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("durable_sqlite")
+
+_PAGE = 100  # runs read at once while listing
+_LOOK_AGAIN = 0.25  # seconds between looks at a run that another process drives
+
+
+def _nothing(_: str) -> None:
+    """The failpoint of an engine in use."""
+
+
+class Engine:
+    """An open journal, and the worker that drives its runs: `async with Engine("orders.db") as engine: ...`.
+
+    Opening it creates or migrates the journal, takes over what a dead process left, and goes on with it. Leaving it unloads
+    what is still under way; nothing of that is lost, and the next engine goes on.
+
+    Args:
+        path: The journal's file, or `:memory:` for one that ends with the engine.
+        workflows: Workflows whose runs may be driven here; starting one makes it known as well, and so does having its
+            module imported.
+        synchronous: `full` lets every acknowledged write survive power loss; `normal` is faster and may lose the last ones
+            then, though never after a mere crash of the process.
+        drive: Whether this engine drives runs; without it, it is a client that starts, asks and acts.
+        max_resident: How many bodies may be in memory.
+        unload_after: Seconds for which a suspended run's body stays in memory.
+        max_recoveries: After how many deaths in a row without one new outcome a run is parked.
+        payload_limit: The largest encoded value in bytes.
+        max_entries: How many entries a run may have.
+        step_threads: How many threads run synchronous steps.
+        codec: Turns encoded bytes into stored bytes, for compression or encryption.
+        clock: The time; for tests.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        workflows: Collection[Workflow[..., Any]] | None = None,
+        synchronous: Literal["full", "normal"] = "full",
+        drive: bool = True,
+        max_resident: int = 10_000,
+        unload_after: float | timedelta = 5.0,
+        max_recoveries: int = 5,
+        payload_limit: int = 1_048_576,
+        max_entries: int = 100_000,
+        step_threads: int = 32,
+        codec: Codec | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        for name, number in (
+            ("max_resident", max_resident),
+            ("max_recoveries", max_recoveries),
+            ("payload_limit", payload_limit),
+            ("max_entries", max_entries),
+            ("step_threads", step_threads),
+        ):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+                raise UsageError(f"Engine({name}=...) takes a whole number from 1, not {number!r}")
+        if synchronous not in ("full", "normal"):
+            raise UsageError(f'Engine(synchronous=...) takes "full" or "normal", not {synchronous!r}')
+        self._path = None if os.fspath(path) == ":memory:" else Path(path)
+        for given in workflows or ():
+            if not isinstance(given, Workflow):
+                raise UsageError(f"Engine(workflows=...) takes workflows, not {given!r}")
+        self._workflows = tuple(given.spec for given in workflows or ())
+        self._drives = drive
+        self._max_recoveries = max_recoveries
+        self._max_entries = max_entries
+        self._step_threads = step_threads
+        self._worker_options = WorkerOptions(max_resident, max(0, microseconds(unload_after)))
+        self._vault = Vault(codec, payload_limit)
+        self._clock = clock or SystemClock()
+        self._ids: Ids = new_id
+        self._failpoint: Callable[[str], None] = _nothing
+        self._journal_options: dict[str, Any] = {"synchronous": synchronous, "codec": codec.name if codec else ""}
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._session: Session | None = None
+        self._token: Token[Scope] | None = None
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._state != "new":
+            raise UsageError(f"{self!r} was opened before: make a new Engine")
+        self._state = "open"
+        self._session = Session(self._plan())
+        try:
+            await self._session.open(self._ids(self._clock.now()))
+        except BaseException:
+            await self.close()
+            raise
+        NOWHERE.engines.add(self)
+        self._token = scope.set(EngineScope(self))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            try:
+                scope.reset(self._token)
+            except ValueError:
+                logger.debug("the engine is left in another context than it was entered in")
+        await self.close()
+
+    async def close(self) -> None:
+        """Leave in order: unload bodies, cancel steps in flight, commit, give runs back. Twice is harmless."""
+        if self._state != "open" or self._session is None:
+            return
+        self._session.check(self.title)
+        self._let_go()
+        await self._session.close()
+        for waiters in self._waiting.values():
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_exception(EngineClosed(f"{self!r} was closed while a run was waited for"))
+
+    def _let_go(self) -> None:
+        self._state = "closed"
+        NOWHERE.engines.discard(self)
+
+    def _plan(self) -> Plan:
+        return Plan(
+            journal=self._make_journal,
+            path=self._path,
+            drives=self._drives,
+            workflows=self._workflows,
+            worker=self._worker_options,
+            vault=self._vault,
+            clock=self._clock,
+            max_recoveries=self._max_recoveries,
+            max_entries=self._max_entries,
+            step_threads=self._step_threads,
+            step_exists=_step_exists,
+            find=_imported,
+            stopped=self._stopped,
+            let_go=self._let_go,
+            failpoint=self._failpoint,
+        )
+
+    def _make_journal(self) -> Journal:
+        # Only a program that opens a journal waits for the import of its storage.
+        from ._sqlite import SqliteJournal  # noqa: PLC0415
+
+        return SqliteJournal(self._path or ":memory:", failpoint=self._failpoint, **self._journal_options)
+
+    async def join(self) -> None:
+        """Wait until nothing is left to drive now: every run has ended, or waits."""
+        await self._open().worker.quiet()
+
+    # Runs ------------------------------------------------------------------------------------------------------------
+
+    def run(self, run_id: str) -> Run[Any]:
+        """A handle on the run of this id; whether it exists is found out by asking it something."""
+        check_name("a run's id", run_id)
+        return Run(self, run_id, plain)
+
+    async def runs(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        state: State | StateName | Collection[State | StateName] | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        newest_first: bool = True,
+        limit: int | None = None,
+        after: str | None = None,
+    ) -> AsyncIterator[RunInfo]:
+        """The runs that fit all that is given, by the time of their creation.
+
+        Args:
+            workflow: Only runs of this workflow, or of this name.
+            state: Only runs in this state, or in one of these.
+            tags: Only runs that have all these tags.
+            created_from: Only runs created then or later.
+            created_before: Only runs created earlier.
+            newest_first: Which end to begin at.
+            limit: How many at the most.
+            after: Begin behind the run of this id: the last one of the page before.
+
+        Raises:
+            UnknownRun: There is no run of the id given as `after`.
+        """
+        journal = self._open().journal
+        query = self._query(workflow, state, tags, created_from, created_before)
+        query = replace(query, newest_first=newest_first)
+        if after is not None:
+            query = replace(query, after=(await self._row(after)).no)
+        left = limit
+        while left is None or left > 0:
+            page = await journal.runs(replace(query, limit=_PAGE if left is None else min(_PAGE, left)))
+            for row in page:
+                yield await self._info(row)
+            if len(page) < _PAGE:
+                return
+            left = None if left is None else left - len(page)
+            query = replace(query, after=page[-1].no)
+
+    async def count(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        state: State | StateName | Collection[State | StateName] | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> int:
+        """How many runs fit all that is given; see `runs`."""
+        return await self._open().journal.count(self._query(workflow, state, tags, created_from, created_before))
+
+    def _query(
+        self,
+        workflow: Workflow[..., Any] | str | None,
+        state: State | StateName | Collection[State | StateName] | None,
+        tags: Mapping[str, str] | None,
+        created_from: datetime | None,
+        created_before: datetime | None,
+    ) -> RunQuery:
+        states = (state,) if isinstance(state, str) else tuple(state or ())
+        try:
+            wanted = tuple(State(one) for one in states)
+        except ValueError as error:
+            raise UsageError(f"{error}; the states are {', '.join(State)}") from None
+        return RunQuery(
+            workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+            states=wanted,
+            tags=tuple((tags or {}).items()),
+            created_from=None if created_from is None else from_datetime(created_from),
+            created_before=None if created_before is None else from_datetime(created_before),
+        )
+
+    # What definitions and handles ask of it --------------------------------------------------------------------------
+
+    @property
+    def title(self) -> str:
+        """The path of its journal."""
+        return str(self._path or ":memory:")
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop it was opened on."""
+        return self._open().loop
+
+    async def start(self, workflow: WorkflowSpec, bound: BoundArguments, options: StartOptions) -> tuple[RunRow, bool]:
+        """Start a run, or attach to one; `Workflow.start` is how people do it."""
+        session = self._open()
+        at = self._clock.now()
+        run_id = options.id or self._ids(at)
+        where = f"run {run_id}: input"
+        new = NewRun(
+            id=run_id,
+            uid=self._ids(at),
+            workflow=workflow.name,
+            origin=workflow.origin,
+            version=workflow.version,
+            input=self._vault.seal(workflow.parameters.dump(bound, where), where),
+            input_digest=workflow.parameters.digest(bound, where),
+            at=at,
+            tags=options.tags,
+        )
+        session.know(workflow)
+        drive = self._drives and session.worker.has_room()
+        started = await self._committed(session.journal.start(new, options.if_exists, drive=drive), self._adopt)
+        return started.row, started.created
+
+    def _adopt(self, started: Started) -> None:
+        if self._session is None or not self._drives:
+            return
+        if started.hold is not None:
+            self._session.worker.adopt(Claimed(started.row, started.hold))
+        else:
+            self._session.worker.look()
+
+    async def cancel(self, run_id: str, reason: str, by: str) -> None:
+        """Ask a run to end; `Run.cancel` is how people do it."""
+        request = CancelRequest(self._clock.now(), reason, by)
+        await self._committed(self._open().journal.cancel(run_id, request), self._cancelled)
+
+    def _cancelled(self, row: RunRow) -> None:
+        if row.state.stopped:
+            self._stopped(row.id)
+        elif row.cancel is not None and self._drives and self._session is not None:
+            self._session.worker.cancelled(row.id, row.cancel)
+
+    async def resume(self, run_id: str, *, accept_changes: bool) -> None:
+        """Let a parked run go on; `Run.resume` is how people do it."""
+        session = self._open()
+        row = await session.journal.resume(run_id, self._clock.now(), accept_changes=accept_changes)
+        if self._drives and session.recognise(row.workflow, row.origin):
+            session.worker.look()
+
+    async def stopped(self, run_id: str, timeout: float | None) -> RunRow:
+        """Wait until a run has stopped."""
+        loop = self._open().loop
+        async with asyncio.timeout(timeout):
+            while True:
+                waiter: asyncio.Future[None] = loop.create_future()
+                waiters = self._waiting.setdefault(run_id, [])
+                waiters.append(waiter)
+                try:
+                    row = await self._row(run_id)
+                    if row.state.stopped:
+                        return row
+                    await asyncio.wait((waiter,), timeout=_LOOK_AGAIN)
+                    if waiter.done():
+                        waiter.result()
+                finally:
+                    waiters.remove(waiter)
+                    if not waiters:
+                        self._waiting.pop(run_id, None)
+
+    async def info(self, run_id: str) -> RunInfo:
+        """What a run is; `Run.info` is how people ask."""
+        return await self._info(await self._row(run_id))
+
+    async def history(self, run_id: str) -> Sequence[HistoryEntry]:
+        """What a run has recorded; `Run.history` is how people ask."""
+        row = await self._row(run_id)
+        return [history_of(run_id, entry, self._vault) for entry in await self._open().journal.entries(row.no)]
+
+    def unseal(self, data: bytes, where: str) -> bytes:
+        """Encoded bytes of stored bytes."""
+        return self._vault.open(data, where)
+
+    # Inner part ------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.title}, {self._state}>"
+
+    def _open(self) -> Session:
+        """What is open.
+
+        Raises:
+            EngineClosed: Nothing is: not yet, or not any more.
+            WrongLoop: It was opened on another loop or in another process.
+        """
+        if self._state == "closed":
+            raise EngineClosed(f"{self!r} was closed: what is to be done belongs inside its `async with`")
+        if self._session is None:
+            raise EngineClosed(f"{self!r} is not open yet: use it inside `async with`")
+        self._session.check(self.title)
+        return self._session
+
+    async def _committed(self, write: asyncio.Future[T], act: Callable[[T], object]) -> T:
+        """Wait for a write and act on it, even if whoever asked for it stops waiting meanwhile."""
+
+        def done(write: asyncio.Future[T]) -> None:
+            if not write.cancelled() and write.exception() is None:
+                act(write.result())
+
+        write.add_done_callback(done)
+        return await asyncio.shield(write)
+
+    def _stopped(self, run_id: str) -> None:
+        for waiter in self._waiting.get(run_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _row(self, run_id: str) -> RunRow:
+        row = await self._open().journal.run(run_id)
+        if row is None:
+            raise UnknownRun(run_id, f"no run {run_id!r} in {self.title}")
+        return row
+
+    async def _info(self, row: RunRow) -> RunInfo:
+        session = self._open()
+        waits = await session.journal.waits(row.no) if row.state is State.SUSPENDED else []
+        unknown = self._drives and session.worker.knows(row.workflow) is None
+        return info_of(row, waits, self._vault, unknown=unknown)
+
+
+def _step_exists(name: str) -> bool:
+    """Whether a step of this name is defined anywhere in this process.
+
+    Asked only when the code of a run has changed, so looking through all objects is dear and rare; a register of steps would
+    be cheap and global.
+    """
+    return any(isinstance(thing, Step) and thing.name == name for thing in gc.get_objects())
+
+
+def _imported(name: str, origin: str) -> WorkflowSpec | None:
+    """The workflow of this name where the journal says it was defined, if that module is imported already."""
+    module_name, _, qualname = origin.partition(":")
+    main = sys.modules["__main__"]
+    here = Path(getattr(main, "__file__", None) or "").stem
+    spec = getattr(main, "__spec__", None)
+    names = {here} if spec is None else {spec.name, spec.name.removesuffix(".__main__")}
+    found: Any = main if module_name in names else sys.modules.get(module_name)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found.spec if _is_workflow(found) and found.name == name else None
+
+
+def _is_workflow(thing: object) -> TypeGuard[Workflow[..., Any]]:
+    return isinstance(thing, Workflow)
