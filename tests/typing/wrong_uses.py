@@ -1,0 +1,90 @@
+"""Wrong uses, one a line: both checkers must reject each line marked `# E`, and no other line."""
+
+import asyncio
+
+from durable_sqlite import Engine, Run, current_step, sleep, sleep_until, step, workflow
+
+
+@step
+async def charge(order: str, *, cents: int = 1) -> str:
+    return order * cents
+
+
+@step
+def render(order: str) -> bytes:
+    return order.encode()
+
+
+class Shop:
+    @step
+    async def stock(self, name: str) -> int:
+        return len(name)
+
+
+@workflow
+async def fulfil(order: str) -> int:
+    await charge(1)  # E: a step's argument of the wrong type
+    await charge()  # E: a step's argument left out
+    await charge("a", 2)  # E: a keyword-only argument by position
+    await charge("a", cent=2)  # E: no such parameter
+    await render(order, 2)  # E: one argument too many for a plain step
+    await Shop().stock(3)  # E: a method's argument of the wrong type
+    await Shop().stock(Shop(), "tea")  # E: `self` given twice
+    await charge.options(key=1)("a")  # E: a key is a string
+    await charge.options("v2")("a")  # E: options are keyword-only
+    await charge.options(key="v2")(1)  # E: options keep the signature
+    await charge.options(id="v2")("a")  # E: a step has no id
+    text: int = await charge("a")  # E: a step's result of the wrong type
+    data: str = await render("a")  # E: a plain step's result of the wrong type
+    late: int = charge("a")  # E: a step's result without await
+    both: tuple[str, str] = await asyncio.gather(charge("a"), render("a"))  # E: gather keeps the types of steps
+    await sleep("1")  # E: a duration is a number or a timedelta
+    await sleep_until(3)  # E: an instant is a datetime
+    current_step().attempt = 3  # E: what a step may know is frozen
+    return text + len(data) + late + len(both)
+
+
+@step(executor=3)  # E: an executor is one of concurrent.futures
+def shrink(pdf: bytes) -> bytes:
+    return pdf
+
+
+@step(raises=ValueError)  # E: declared errors are a tuple
+async def one() -> None: ...
+
+
+@step(raises=(int,))  # E: declared errors are exceptions
+async def two() -> None: ...
+
+
+@step(nme="other")  # E: no such option of a step
+async def three() -> None: ...
+
+
+@workflow(version=2)  # E: a version is a string
+async def four() -> None: ...
+
+
+@workflow  # E: a workflow is a coroutine function
+def five() -> int:
+    return 1
+
+
+async def application() -> None:
+    async with Engine("orders.db", sync="full"):  # E: no such option of an engine
+        pass
+    async with Engine("orders.db", synchronous="off"):  # E: full or normal
+        pass
+    async with Engine("orders.db") as engine:
+        await fulfil.start(1)  # E: a workflow's argument of the wrong type
+        await fulfil.start("a", id="b")  # E: options go before start
+        await fulfil.options(id=1).start("a")  # E: an id is a string
+        await fulfil.options(tags={"a": 1}).start("a")  # E: tags are strings
+        await fulfil.options(if_exists="maybe").start("a")  # E: attach, fail or replace
+        run: Run[str] = await fulfil.start("a")  # E: a run knows its result
+        result: str = await fulfil("a")  # E: a workflow's result of the wrong type
+        await run.result(3)  # E: a timeout is keyword-only
+        await run.resume(True)  # E: options are keyword-only
+        await engine.run(7)  # E: an id is a string
+        async for _ in engine.runs(state="asleep"):  # E: no such state
+            print(result)
