@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,7 @@ class SqliteJournal:
         if self._writer is not None:
             raise JournalError(f"this journal object was opened before: make another for {self.path}")
         if self.path != connect.MEMORY:
-            await asyncio.to_thread(connect.inspect, self.path, self._failpoint or _nothing)
+            await self._inspect()
         pauses = Pauses(asyncio.get_running_loop().time, self._sleep, self._chance)
         writer = self._writer = Writer(self._settings())
         try:
@@ -118,6 +119,15 @@ class SqliteJournal:
             raise
         self._guardian = Guardian(self._abandon)
         self._life = asyncio.create_task(self._live(writer, pauses), name="durable_sqlite writer")
+
+    async def _inspect(self) -> None:
+        # On a thread of our own kind. The loop's executor could not be shut down where the main thread has ended.
+        aside = Link(connect.MEMORY)
+        await aside.open()
+        try:
+            await aside.run(lambda _connection: connect.inspect(self.path, self._failpoint or _nothing))
+        finally:
+            await aside.close()
 
     def _settings(self) -> Settings:
         return Settings(
@@ -236,12 +246,15 @@ class SqliteJournal:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
         if self._writer is None or self._life is None:
             return
-        self._writer.finish()
-        for link in self._links():
-            link.stop()
-        self._dismiss()
-        if not self._life.get_loop().is_closed():
-            self._life.cancel()
+        if self._life.get_loop().is_closed():
+            # In a thread of its own: where no loop runs, aiosqlite would look for one here, and might make one.
+            threading.Thread(target=self._abandon, name="durable_sqlite stop").start()
+            self._dismiss()
+        else:
+            self._writer.finish()
+            # Where the end of the loop was faster, a second cancellation would break off the wait for the threads.
+            if not self._life.cancelling():
+                self._life.cancel()
 
     # Writes of clients -----------------------------------------------------------------------------------------------
 

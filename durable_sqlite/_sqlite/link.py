@@ -110,20 +110,13 @@ class Link:
         await self.ended()
 
     def stop(self) -> None:
-        """Let go without waiting: the thread finishes its jobs, says farewell and ends."""
-        if not self._open:
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            # Where no loop runs, aiosqlite would look for one, and might make one. A thread has none to be found.
-            threading.Thread(target=self.abandon, name="durable_sqlite stop").start()
-        else:
+        """Let go without waiting, on the running loop: the thread finishes its jobs, says farewell and ends."""
+        if self._open:
             self._open = False
             self._ended = _stop(self._db)
 
     def abandon(self) -> None:
-        """The same for another thread than the loop's own."""
+        """The same for a thread that has no event loop, so that nothing is left to wait for."""
         if self._open:
             self._open = False
             _stop(self._db)
@@ -135,9 +128,8 @@ class Link:
 
 
 def _stop(db: aiosqlite.Connection) -> asyncio.Future[Any] | None:
-    # aiosqlite leaves the type of the future's result open.
-    ended: asyncio.Future[Any] | None = db.stop()  # pyright: ignore[reportUnknownMemberType]
-    return ended
+    # aiosqlite leaves open what the future gives.
+    return db.stop()  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
 class Guardian:

@@ -76,7 +76,7 @@ def start(desk: Desk, new: NewRun, if_exists: IfExists, *, drive: bool) -> Start
             return _insert(desk, new, drive=drive)
         case IfExists.REPLACE:
             return RunConflict(new.id, f"run {new.id} is {word}: only a run that has ended can be replaced")
-        case IfExists.ATTACH:
+        case _:
             if (workflow, digest) == (new.workflow, new.input_digest):
                 return Started(desk.run(no), created=False, hold=None)
             what = "another input" if workflow == new.workflow else f"another workflow, {workflow}"

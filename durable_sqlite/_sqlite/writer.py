@@ -178,10 +178,9 @@ class Writer:
             if fault_of(error) is not Fault.BUSY:
                 LOGGER.warning("checkpoint of %s failed, it is tried again later: %s", self._settings.path, error)
             busy = True
-        # A reader is in the way: no hurry, ask again when it has grown by a quarter.
-        step = self._settings.checkpoint_bytes
+        # A reader is in the way: no hurry, ask again when the WAL was seen to have grown.
         seen = self._files.wal_size if self._files is not None else 0
-        self._checkpoint_at = seen + step // 4 if busy else step
+        self._checkpoint_at = seen if busy else self._settings.checkpoint_bytes
         self._restarted = not busy
 
     def _checkpoint(self, connection: sqlite3.Connection, mode: str) -> bool:

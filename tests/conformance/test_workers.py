@@ -1,0 +1,333 @@
+"""What every journal promises to the worker that drives runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from durable_sqlite._records import CANCEL_KEY, Hold, IfExists, Kind, State, WorkerRow
+from durable_sqlite.errors import JournalError, LeaseLost
+from durable_sqlite.journal import Journal
+from tests.conformance.adapters import Lab
+from tests.support.journals import asked, begin, entry, new_run, wait
+
+Over = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
+
+
+async def _state(journal: Journal, run_id: str = "a") -> State:
+    run = await journal.run(run_id)
+    assert run is not None
+    return run.state
+
+
+def test_entries_come_back_as_they_were_recorded_in_their_order(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        two = entry("z#1", seq=1, payload=b"\x00\xff")
+        one = replace(entry("a#1", seq=2, kind=Kind.SLEEP), digest=b"", payload=b"", attempts=1)
+        await asyncio.gather(journal.record(hold, two), journal.record(hold, one))
+        assert await journal.entries(started.row.no) == [two, one]
+
+    lab(program)
+
+
+def test_a_second_outcome_for_a_key_is_refused_by_the_journal_itself(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        await journal.record(hold, entry())
+        neighbours = [journal.record(hold, entry(f"n#{seq}", seq=seq)) for seq in (2, 3)]
+        again = journal.record(hold, entry(seq=4, payload=b"2"))
+        neighbours.append(journal.record(hold, entry("n#5", seq=5)))
+        with pytest.raises((JournalError, AssertionError)) as caught:
+            await again
+        assert not isinstance(caught.value, LeaseLost)
+        await asyncio.gather(*neighbours)
+        assert [each.seq for each in await journal.entries(started.row.no)] == [1, 2, 3, 5]
+        _forgive(journal)
+
+    lab(program)
+
+
+def _forgive(journal: Journal) -> None:
+    """The violation was the test's own."""
+    disk = getattr(journal, "disk", None)
+    if disk is not None:
+        disk.violations.clear()
+
+
+def test_every_write_about_a_run_is_refused_without_its_hold(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        started, hold = await begin(journal)
+        await journal.record(hold, entry())
+        before = await journal.run("a")
+        for writer, stale in ((journal, Hold(hold.run, 2)), (journal, Hold(hold.run, 0)), (other, hold)):
+            for refused in (
+                writer.record(stale, entry("s#2", seq=2)),
+                writer.amend(stale, [("s#1", "t", b"")], []),
+                writer.settle_changes(stale),
+                writer.suspend(stale, [wait()], 40),
+                writer.end(stale, State.COMPLETED, "", b"1", 40),
+                writer.give_back(stale, 40),
+                writer.reclaim(stale, 40),
+            ):
+                with pytest.raises(LeaseLost):
+                    await refused
+        with pytest.raises(LeaseLost):
+            await journal.record(Hold(hold.run + 1_000, 1), entry("s#2", seq=2))
+        assert await journal.run("a") == before
+        assert await journal.entries(started.row.no) == [entry()]
+
+    lab(program)
+
+
+def test_a_run_that_has_ended_takes_no_late_write(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        first = journal.end(hold, State.COMPLETED, "", b"1", 20)
+        late = [journal.end(hold, State.FAILED, "error", b"{}", 21), journal.record(hold, entry())]
+        await first
+        for each in late:
+            with pytest.raises(LeaseLost):
+                await each
+        run = await journal.run("a")
+        assert run is not None
+        assert (run.state, run.result, run.ended_at, run.owner) == (State.COMPLETED, b"1", 20, None)
+
+    lab(program)
+
+
+def test_claims_come_in_due_order_and_in_bounded_batches(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        for number, due in enumerate((70, 50, 60, 400)):
+            _, hold = await begin(journal, f"t{number}", at=1)
+            await journal.suspend(hold, [wait("x", deadline=due), wait("y", deadline=due + 9), wait("z")], 5)
+        _, never = await begin(journal, "never", at=1)
+        await journal.suspend(never, [wait()], 5)
+        for number, at in enumerate((65, 55)):
+            await journal.start(new_run(f"p{number}", at=at), IfExists.ATTACH, drive=False)
+        await journal.start(new_run("foreign", workflow="other", at=1), IfExists.ATTACH, drive=False)
+        assert await journal.next_due(["ship", "other"]) == 50
+        assert await journal.next_due(["other"]) is None
+        first = await journal.claim(["ship"], 100, 2, suspects=False)
+        second = await journal.claim(["nobody", "ship"], 100, 9, suspects=False)
+        assert [each.row.id for each in first] == ["t1", "p1"]
+        assert [each.row.id for each in second] == ["t2", "p0", "t0"]
+        assert await journal.claim(["ship"], 100, 9, suspects=False) == []
+        assert await journal.next_due(["ship"]) == 400
+        for each in first + second:
+            assert each.hold == Hold(each.row.no, each.row.epoch)
+            assert (each.row.state, each.row.due_at, each.row.updated_at) == (State.RUNNING, None, 100)
+            await journal.record(each.hold, entry())
+
+    lab(program)
+
+
+def test_a_timer_is_never_claimed_early(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        await journal.suspend(hold, [wait(deadline=100)], 40)
+        assert await journal.claim(["ship"], 99, 9, suspects=False) == []
+        assert len(await journal.claim(["ship"], 100, 9, suspects=False)) == 1
+
+    lab(program)
+
+
+def test_of_two_workers_that_claim_one_run_one_gets_it(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        for number in range(9):
+            await journal.start(new_run(str(number)), IfExists.ATTACH, drive=False)
+        claims = [each.claim(["ship"], 20, 4, suspects=False) for _ in range(2) for each in (journal, other)]
+        taken = [claimed.row.id for batch in await asyncio.gather(*claims) for claimed in batch]
+        assert sorted(taken) == [str(number) for number in range(9)]
+
+    lab(program)
+
+
+def test_a_suspended_run_belongs_to_nobody_and_lists_what_it_waits_for(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        waits = [wait("b", deadline=300), wait("a", since=41, deadline=200)]
+        done = await journal.suspend(hold, waits, 42)
+        assert (done.suspended, done.cancel) == (True, None)
+        run = await journal.run("a")
+        assert run is not None
+        assert (run.state, run.owner, run.due_at, run.updated_at) == (State.SUSPENDED, None, 200, 42)
+        assert await journal.waits(started.row.no) == waits
+        with pytest.raises(LeaseLost):
+            await journal.record(hold, entry())
+
+    lab(program)
+
+
+def test_suspending_again_replaces_the_waits_and_an_end_clears_them(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        await journal.suspend(hold, [wait("a", deadline=50)], 42)
+        await journal.reclaim(hold, 50)
+        assert await journal.waits(started.row.no) == [wait("a", deadline=50)]
+        hold = Hold(hold.run, hold.epoch + 1)
+        await journal.suspend(hold, [wait("b")], 52)
+        run = await journal.run("a")
+        assert run is not None
+        assert run.due_at is None
+        assert await journal.waits(started.row.no) == [wait("b")]
+        await journal.reclaim(hold, 60)
+        await journal.end(Hold(hold.run, 3), State.COMPLETED, "", b"1", 70)
+        assert await journal.waits(started.row.no) == []
+
+    lab(program)
+
+
+def test_news_that_came_while_suspending_forbids_it(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        request, refused = journal.cancel("a", asked()), journal.suspend(hold, [wait()], 60)
+        await request
+        assert (await refused).cancel == asked()
+        assert not (await refused).suspended
+        assert await _state(journal) is State.RUNNING
+        assert await journal.waits(started.row.no) == []
+        await journal.record(hold, entry(CANCEL_KEY, kind=Kind.CANCEL))
+        assert (await journal.suspend(hold, [wait()], 70)).suspended
+
+    lab(program)
+
+
+def test_a_resident_body_loses_its_run_once_somebody_else_has_driven_it(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        _, hold = await begin(journal)
+        await journal.suspend(hold, [wait(deadline=50)], 40)
+        (claimed,) = await other.claim(["ship"], 60, 9, suspects=False)
+        await other.suspend(claimed.hold, [wait(deadline=90)], 70)
+        with pytest.raises(LeaseLost):
+            await journal.reclaim(hold, 80)
+        assert await _state(journal) is State.SUSPENDED
+
+    lab(program)
+
+
+def test_a_person_may_have_entries_rewritten(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        for seq in (1, 2, 3):
+            await journal.record(hold, entry(f"s#{seq}", seq=seq))
+        await journal.amend(hold, [("s#1", "t", b"new"), ("unknown", "t", b"")], ["s#3", "unknown"])
+        one, two, three = await journal.entries(started.row.no)
+        assert one == replace(entry("s#1", seq=1), name="t", digest=b"new")
+        assert two == entry("s#2", seq=2)
+        assert three == replace(entry("s#3", seq=3), removed=True)
+
+    lab(program)
+
+
+def test_an_orderly_close_gives_runs_back_without_a_death(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        _, hold = await begin(journal)
+        assert [each.name for each in await other.workers()] == ["worker-1"]
+        late = journal.record(hold, entry())
+        await journal.close(80)
+        await late
+        run = await other.run("a")
+        assert run is not None
+        assert (run.state, run.owner, run.deaths, run.updated_at) == (State.PENDING, None, 0, 80)
+        assert await other.workers() == []
+        assert [each.row.id for each in await other.claim(["ship"], 90, 9, suspects=False)] == ["a"]
+
+    lab(program)
+
+
+def test_the_backlog_counts_what_waits_to_be_driven_by_workflow_and_origin(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        for name, workflow, origin in (("a", "ship", "m"), ("b", "ship", "m"), ("c", "ship", "n"), ("d", "sail", "m")):
+            await journal.start(new_run(name, workflow=workflow, origin=origin), IfExists.ATTACH, drive=False)
+        _, sleeping = await begin(journal, "e")
+        await journal.suspend(sleeping, [wait(deadline=9)], 1)
+        _, idle = await begin(journal, "f")
+        await journal.suspend(idle, [wait()], 1)
+        await begin(journal, "g")
+        assert await journal.backlog() == [
+            ("sail", "m", 1),
+            ("ship", "m", 2),
+            ("ship", "n", 1),
+            ("ship", "shop.ship", 1),
+        ]
+
+    lab(program)
+
+
+def test_workers_list_the_others(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        first, second = await lab.worker(), await lab.worker()
+        (one,) = await second.workers()
+        (two,) = await first.workers()
+        assert (one.name, one.started_at, two.name) == ("worker-1", 1, "worker-2")
+        assert isinstance(one, WorkerRow)
+        assert one.no != two.no
+        assert one.pid > 0
+
+    lab(program)
+
+
+def test_the_order_of_calls_is_the_order_of_writes(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started = journal.start(new_run(), IfExists.ATTACH, drive=True)
+        guess = Hold(1, 1)
+        writes = [journal.record(guess, entry(f"s#{seq}", seq=seq)) for seq in range(1, 50)]
+        end = journal.end(guess, State.COMPLETED, "", b"1", 90)
+        late = journal.record(guess, entry("late", seq=99))
+        assert (await started).row.no == guess.run
+        await asyncio.gather(*writes, end)
+        with pytest.raises(LeaseLost):
+            await late
+        assert len(await journal.entries(1)) == 49
+
+    lab(program)
+
+
+def test_a_cancelled_caller_does_not_undo_the_write(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        first, second = journal.record(hold, entry()), journal.record(hold, entry("s#2", seq=2))
+        first.cancel()
+        await second
+        assert [each.key for each in await journal.entries(started.row.no)] == ["s#1", "s#2"]
+
+    lab(program)
+
+
+def test_what_is_queued_when_a_worker_lets_go_is_still_committed(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        journal.record(hold, entry())
+        journal.stop()
+        journal.stop()
+        await journal.close(9)
+        other = await lab.worker()
+        assert [each.key for each in await other.entries(started.row.no)] == ["s#1"]
+        run = await other.run("a")
+        assert run is not None
+        assert run.state is State.RUNNING
+        assert len(await other.workers()) == 1
+
+    lab(program)

@@ -1,0 +1,114 @@
+-- application_id 0x44755271, user_version 1
+
+CREATE TABLE entries (
+    run        INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    key        TEXT    NOT NULL CHECK (key <> ''),
+    -- The place in the run's one order of outcomes.
+    seq        INTEGER NOT NULL CHECK (seq > 0),
+    kind       TEXT    NOT NULL CHECK (kind <> ''),
+    name       TEXT    NOT NULL,
+    digest     BLOB    NOT NULL,
+    outcome    TEXT    NOT NULL CHECK (outcome <> ''),
+    -- How many entries the body had been given when it made the call.
+    asked      INTEGER NOT NULL CHECK (asked >= 0),
+    started_at INTEGER NOT NULL,
+    recorded_at INTEGER NOT NULL,
+    attempts   INTEGER NOT NULL CHECK (attempts >= 0),
+    -- A person accepted that the code no longer makes this call.
+    removed    INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
+    payload    BLOB    NOT NULL,
+    -- The key alone makes a second outcome impossible.
+    PRIMARY KEY (run, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE meta (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE run_tags (
+    run   INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    name  TEXT    NOT NULL CHECK (name <> ''),
+    value TEXT    NOT NULL,
+    PRIMARY KEY (run, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+    -- AUTOINCREMENT: what is left of a replaced run never meets its successor.
+    no             INTEGER PRIMARY KEY AUTOINCREMENT,
+    id             TEXT    NOT NULL UNIQUE CHECK (id <> ''),
+    uid            TEXT    NOT NULL CHECK (uid <> ''),
+    workflow       TEXT    NOT NULL CHECK (workflow <> ''),
+    origin         TEXT    NOT NULL,
+    version        TEXT    NOT NULL,
+    state          TEXT    NOT NULL CHECK (state IN (
+        'pending', 'running', 'suspended', 'paused', 'completed', 'cancelled', 'failed', 'parked')),
+    reason         TEXT    NOT NULL DEFAULT '',
+    input_digest   BLOB    NOT NULL,
+    created_at     INTEGER NOT NULL,
+    updated_at     INTEGER NOT NULL,
+    ended_at       INTEGER,
+    -- The smallest deadline of its waits.
+    due_at         INTEGER,
+    owner          INTEGER REFERENCES workers (no),
+    -- Grows with every hold: a write with an older one is refused.
+    epoch          INTEGER NOT NULL DEFAULT 0 CHECK (epoch >= 0),
+    -- How many owners died in a row without one new outcome.
+    deaths         INTEGER NOT NULL DEFAULT 0 CHECK (deaths >= 0),
+    -- How many entries there were when its last owner died: more of them now are progress.
+    survived       INTEGER NOT NULL DEFAULT 0 CHECK (survived >= 0),
+    accept_changes INTEGER NOT NULL DEFAULT 0 CHECK (accept_changes IN (0, 1)),
+    cancel_at      INTEGER,
+    cancel_reason  TEXT,
+    cancel_by      TEXT,
+    -- The payloads come last: what is read and changed all the time stands before them.
+    input          BLOB    NOT NULL,
+    result         BLOB,
+    CHECK ((owner IS NOT NULL) = (state = 'running')),
+    CHECK (owner IS NULL OR epoch > 0),
+    CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'cancelled', 'failed', 'parked'))),
+    CHECK (result IS NULL OR ended_at IS NOT NULL),
+    CHECK (state <> 'completed' OR result IS NOT NULL),
+    CHECK (due_at IS NULL OR state IN ('suspended', 'paused')),
+    CHECK ((cancel_at IS NULL) = (cancel_reason IS NULL) AND (cancel_at IS NULL) = (cancel_by IS NULL))
+) STRICT;
+
+CREATE TABLE sqlite_sequence(name,seq);
+
+CREATE TABLE waits (
+    run      INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    key      TEXT    NOT NULL CHECK (key <> ''),
+    kind     TEXT    NOT NULL CHECK (kind <> ''),
+    name     TEXT    NOT NULL,
+    since_at INTEGER NOT NULL,
+    -- When it is over by itself; NULL: never.
+    deadline_at INTEGER,
+    PRIMARY KEY (run, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE workers (
+    -- AUTOINCREMENT: a number is never given twice, so a worker that was struck off can never be taken for a later one.
+    no         INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- Also the name of its side file, whose lock tells whether it lives.
+    name       TEXT    NOT NULL UNIQUE CHECK (name <> ''),
+    pid        INTEGER NOT NULL CHECK (pid > 0),
+    started_at INTEGER NOT NULL,
+    -- How many batches it has committed: tells after a doubtful COMMIT whether that one landed.
+    batch      INTEGER NOT NULL DEFAULT 0 CHECK (batch >= 0),
+    -- A fenced worker may no longer write about any run.
+    fenced     INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1))
+) STRICT;
+
+CREATE INDEX run_tags_by_value ON run_tags (name, value, run);
+
+CREATE INDEX runs_by_state ON runs (state, workflow);
+
+CREATE INDEX runs_by_workflow ON runs (workflow);
+
+CREATE INDEX runs_due ON runs (workflow, due_at) WHERE state = 'suspended' AND due_at IS NOT NULL;
+
+CREATE INDEX runs_owned ON runs (owner) WHERE owner IS NOT NULL;
+
+CREATE INDEX runs_pending ON runs (workflow, updated_at) WHERE state = 'pending' AND deaths < 2;
+
+CREATE INDEX runs_suspect ON runs (workflow, updated_at) WHERE state = 'pending' AND deaths >= 2;

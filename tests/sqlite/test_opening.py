@@ -1,0 +1,253 @@
+"""How a journal's file is created, recognised and refused."""
+
+# pyright: reportPrivateUsage=false
+# The promise is about connections, which no public name shows.
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durable_sqlite._records import IfExists, RunQuery
+from durable_sqlite._sqlite import SqliteJournal, connect
+from durable_sqlite.errors import EngineClosed, JournalError, JournalMismatch, JournalTooNew, NotAJournal
+from tests.sqlite.faults import Naps, faulty, storage_error
+from tests.support.journals import begin, entry, new_run
+
+
+def open_and_close(path: Path | str, **options: Any) -> None:
+    async def main() -> None:
+        journal = SqliteJournal(path, **options)
+        await journal.open("w", 1)
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+def traces(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+
+def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.open("w", 1)
+        for file in ("j.db", "j.db-wal", "j.db-shm"):
+            assert (tmp_path / file).stat().st_mode & 0o777 == 0o600
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["a b.db", "what?mode=ro.db", "50%20.db", "#1.db", "é.db", "a&b=c;.db"])
+def test_any_file_name_means_exactly_that_file(tmp_path: Path, name: str) -> None:
+    open_and_close(tmp_path / name)
+    assert list(traces(tmp_path)) == [name]
+    open_and_close(tmp_path / name)
+
+
+def test_a_relative_path_stays_the_same_file_when_the_folder_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    journal = SqliteJournal("j.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert journal.path == str(tmp_path / "j.db")
+
+
+@pytest.mark.parametrize("content", [b"hello", b"x" * 5000, bytes(5000), b"SQLite format 3\0"])
+def test_a_file_that_is_no_database_is_refused_untouched(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "j.db").write_bytes(content)
+    with pytest.raises(NotAJournal):
+        open_and_close(tmp_path / "j.db")
+    assert traces(tmp_path) == {"j.db": content}
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_the_database_of_another_application_is_refused_untouched(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "j.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {mode}")
+        connection.execute("CREATE TABLE theirs (x)")
+        # What a crash of theirs left: a WAL that only they may recover.
+        before = traces(tmp_path)
+    with closing(sqlite3.connect(path)):
+        pass
+    for name in set(traces(tmp_path)) | set(before):
+        (tmp_path / name).unlink(missing_ok=True)
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(NotAJournal, match="another application"):
+        open_and_close(path)
+    assert traces(tmp_path) == before
+
+
+def test_a_file_whose_creation_was_cut_short_becomes_a_journal(tmp_path: Path) -> None:
+    (tmp_path / "j.db").touch()
+    open_and_close(tmp_path / "j.db")
+    open_and_close(tmp_path / "j.db")
+
+
+def test_a_newer_journal_is_refused_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    open_and_close(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(JournalTooNew, match="upgrade"):
+        open_and_close(path)
+    assert path.read_bytes() == before
+
+
+def test_a_journal_keeps_its_codec(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    open_and_close(path, codec="zip")
+    open_and_close(path, codec="zip")
+    for other in ("", "rot13"):
+        with pytest.raises(JournalMismatch, match="zip"):
+            open_and_close(path, codec=other)
+
+
+def test_a_path_that_cannot_be_opened_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="folder"):
+        open_and_close(tmp_path / "missing" / "j.db")
+    with pytest.raises(JournalError):
+        open_and_close(tmp_path)
+
+
+def test_an_error_while_opening_is_told_at_once_and_in_our_words(tmp_path: Path) -> None:
+    def full(sql: str, call: Callable[[], Any]) -> Any:
+        if sql.startswith("CREATE TABLE"):
+            raise storage_error(sqlite3.SQLITE_FULL, "SQLITE_FULL")
+        return call()
+
+    with pytest.raises(JournalError, match="SQLITE_FULL"):
+        open_and_close(tmp_path / "j.db", connection=faulty(full))
+    open_and_close(tmp_path / "j.db")
+
+
+def test_opening_waits_for_a_lock(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    open_and_close(path)
+    refusals = iter(range(3))
+
+    def busy(sql: str, call: Callable[[], Any]) -> Any:
+        if sql.startswith("BEGIN") and next(refusals, None) is not None:
+            raise storage_error(sqlite3.SQLITE_BUSY, "SQLITE_BUSY")
+        return call()
+
+    naps = Naps()
+    open_and_close(path, connection=faulty(busy), sleep=naps, chance=lambda: 1.0)
+    assert naps.taken == [0.02, 0.04, 0.08]
+
+
+def test_a_file_system_without_wal_is_refused(tmp_path: Path) -> None:
+    def stubborn(sql: str, call: Callable[[], Any]) -> Any:
+        if "journal_mode" in sql:
+            with closing(sqlite3.connect(":memory:")) as other:
+                rows = other.execute("SELECT 'delete'").fetchall()
+
+            class Answer:
+                def fetchall(self) -> list[Any]:
+                    return rows
+
+            return Answer()
+        return call()
+
+    with pytest.raises(JournalError, match="WAL mode"):
+        open_and_close(tmp_path / "j.db", connection=faulty(stubborn))
+
+
+def test_an_sqlite_that_is_too_old_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    with pytest.raises(JournalError, match=r"3\.37"):
+        open_and_close(tmp_path / "j.db")
+
+
+@pytest.mark.parametrize("synchronous", ["full", "normal"])
+def test_connections_are_set_for_durability(tmp_path: Path, synchronous: connect.Synchronous) -> None:
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db", synchronous=synchronous)
+        await journal.open("w", 1)
+        assert journal._writer is not None
+        assert journal._reader is not None
+
+        def told(name: str) -> Callable[[sqlite3.Connection], Any]:
+            return lambda connection: connection.execute(f"PRAGMA {name}").fetchall()[0][0]
+
+        for name, value in {
+            "journal_mode": "wal",
+            "synchronous": {"full": 2, "normal": 1}[synchronous],
+            "foreign_keys": 1,
+            "trusted_schema": 0,
+            "cell_size_check": 1,
+            "temp_store": 2,
+            "wal_autocheckpoint": 0,
+            "busy_timeout": 250,
+            "query_only": 0,
+            "application_id": connect.APPLICATION_ID,
+        }.items():
+            assert await journal._writer.link.run(told(name)) == value, name
+        assert await journal._reader.run(told("query_only")) == 1
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await journal._reader.run(lambda connection: connection.execute("DELETE FROM runs"))
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+def test_a_journal_in_memory_works_and_is_gone_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        for _ in range(2):
+            journal = SqliteJournal(":memory:")
+            await journal.open("w", 1)
+            assert await journal.count(RunQuery()) == 0
+            started, hold = await begin(journal)
+            await journal.record(hold, entry())
+            assert await journal.entries(started.row.no) == [entry()]
+            await journal.close(2)
+
+    asyncio.run(main())
+    assert traces(tmp_path) == {}
+
+
+def test_a_journal_object_lives_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.close(1)
+        journal.stop()
+        with pytest.raises(EngineClosed, match="not open"):
+            journal.start(new_run(), IfExists.ATTACH, drive=False)
+        await journal.open("w", 1)
+        with pytest.raises(JournalError, match="opened before"):
+            await journal.open("w", 1)
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+def test_an_opening_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -> None:
+    async def main() -> None:
+        def busy(sql: str, call: Callable[[], Any]) -> Any:
+            if sql.startswith("BEGIN"):
+                raise storage_error(sqlite3.SQLITE_BUSY, "SQLITE_BUSY")
+            return call()
+
+        naps = Naps(lambda _count: opening.cancel())
+        journal = SqliteJournal(tmp_path / "j.db", connection=faulty(busy), sleep=naps)
+        opening = asyncio.create_task(journal.open("w", 1))
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert journal._writer is not None
+        assert not journal._writer.link.is_open
+        await journal.close(1)
+
+    asyncio.run(main())

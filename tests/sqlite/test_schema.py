@@ -1,0 +1,263 @@
+"""The schema: its migrations, its golden dump, what it refuses, what it costs, and how its statements find their rows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from durable_sqlite._records import RunQuery, State
+from durable_sqlite._sqlite import SqliteJournal, connect, migrate, queries, statements
+from durable_sqlite._sqlite.rows import Tables
+from durable_sqlite.errors import JournalError
+from tests.support.journals import begin, entry
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "schema.sql"
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        known = migrate.read(migrate.find())
+        connect.prepare(connection, known, path=":memory:", synchronous="full", failpoint=lambda _name: None)
+        yield connection
+
+
+def test_the_schema_after_all_migrations_is_the_golden_one(connection: sqlite3.Connection) -> None:
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type DESC, name").fetchall()
+    parts = [f"-- application_id {application:#x}, user_version {version}", *(f"{sql};" for (sql,) in rows)]
+    dump = "\n\n".join(parts) + "\n"
+    if dump != GOLDEN.read_text(encoding="utf-8"):
+        seen = GOLDEN.with_suffix(".seen")
+        seen.write_text(dump, encoding="utf-8")
+        pytest.fail(f"the schema changed: if that was meant, move {seen.name} over {GOLDEN.name}")
+
+
+BASE = (
+    "INSERT INTO runs (id, uid, workflow, origin, version, state, input_digest, created_at, updated_at, input{columns}) "
+    "VALUES ('a', 'u', 'w', '', '', '{state}', x'', 1, 1, x''{values})"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "more"),
+    [
+        ("sleeping", {}),
+        ("running", {}),
+        ("pending", {"owner": "1", "epoch": "1"}),
+        ("running", {"owner": "1"}),
+        ("running", {"owner": "2", "epoch": "1"}),
+        ("pending", {"epoch": "-1"}),
+        ("pending", {"result": "x'00'"}),
+        ("pending", {"ended_at": "5"}),
+        ("pending", {"due_at": "5"}),
+        ("pending", {"deaths": "-1"}),
+        ("pending", {"accept_changes": "2"}),
+        ("pending", {"cancel_at": "1"}),
+        ("pending", {"cancel_by": "'ann'"}),
+        ("failed", {}),
+        ("completed", {"ended_at": "5"}),
+        ("pending", {"created_at": "'soon'"}),
+    ],
+)
+def test_an_illegal_run_cannot_be_written(connection: sqlite3.Connection, state: str, more: dict[str, str]) -> None:
+    connection.execute("INSERT INTO workers (name, pid, started_at) VALUES ('w', 1, 1)")
+    connection.execute(BASE.format(state="pending", columns="", values=""))
+    connection.execute("DELETE FROM runs")
+    columns = "".join(f", {name}" for name in more if name != "created_at")
+    values = "".join(f", {value}" for name, value in more.items() if name != "created_at")
+    sql = BASE.format(state=state, columns=columns, values=values)
+    if "created_at" in more:
+        sql = sql.replace("x'', 1, 1, x''", f"x'', {more['created_at']}, 1, x''")
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(sql)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_every_state_is_a_legal_word(connection: sqlite3.Connection, state: State) -> None:
+    connection.execute("INSERT INTO workers (name, pid, started_at) VALUES ('w', 1, 1)")
+    more = {"ended_at": "9", "result": "x''"} if state.stopped else {}
+    more |= {"owner": "1", "epoch": "1"} if state is State.RUNNING else {}
+    columns, values = "".join(f", {name}" for name in more), "".join(f", {value}" for value in more.values())
+    connection.execute(BASE.format(state=state.value, columns=columns, values=values))
+
+
+def test_a_recorded_step_costs_one_row_of_less_than_200_bytes(tmp_path: Path) -> None:
+    steps = 4_000
+
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.open("w", 1)
+        _, hold = await begin(journal)
+        base = entry(at=1_800_000_000_000_000)
+        empty = (tmp_path / "j.db").stat().st_size
+        steps_done = [
+            journal.record(hold, entry(f"2.1/reserve_stock#{seq}", seq=seq, payload=b"", at=base.at + seq))
+            for seq in range(1, steps + 1)
+        ]
+        await asyncio.gather(*steps_done)
+        await journal.close(2)
+        assert ((tmp_path / "j.db").stat().st_size - empty) / steps < 200
+
+    asyncio.run(main())
+
+
+# Statements ----------------------------------------------------------------------------------------------------------
+
+SCANS_ON_PURPOSE = {
+    "workers": "there are as many rows as open engines",
+    "newest_first": "the whole list, in the order of the key",
+    "oldest_first": "the whole list, in the order of the key",
+}
+
+
+def _plan(connection: sqlite3.Connection, sql: str) -> list[str]:
+    names = set(re.findall(r":(\w+)", sql))
+    values: dict[str, Any] = dict.fromkeys(names)
+    if "workflows" in names:
+        values["workflows"] = "[]"
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+
+def _scans(plan: list[str]) -> list[str]:
+    """The steps that read a whole table of ours; SQLite calls a walk along an index a SCAN too."""
+    return [step for step in plan if re.match(r"SCAN (?!w VIRTUAL TABLE|CONSTANT)", step) and " USING " not in step]
+
+
+def _whole_statements() -> dict[str, str]:
+    sql = statements.load()
+    fragments = {name for name in sql if name.startswith("where_")} | {"newest_first", "oldest_first"}
+    whole = {name: text for name, text in sql.items() if name not in fragments | {"run_select"}}
+    for name in ("where_no", "where_id", "newest_first", "oldest_first"):
+        whole[name] = f"{sql['run_select']}\n{sql[name]}"
+    return whole
+
+
+@pytest.mark.parametrize("name", sorted(_whole_statements()))
+def test_no_statement_reads_a_whole_table(connection: sqlite3.Connection, name: str) -> None:
+    plan = _plan(connection, _whole_statements()[name])
+    assert bool(_scans(plan)) == (name in SCANS_ON_PURPOSE), plan
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("claim_pending", "runs_pending"),
+        ("claim_suspect", "runs_suspect"),
+        ("claim_due", "runs_due"),
+        ("next_due", "runs_due"),
+        ("orphans", "runs_owned"),
+        ("release", "runs_owned"),
+        ("backlog", "runs_by_state"),
+        ("record", "INTEGER PRIMARY KEY"),
+    ],
+)
+def test_each_index_serves_the_query_it_was_made_for(connection: sqlite3.Connection, name: str, index: str) -> None:
+    plan = _plan(connection, statements.load()[name])
+    assert any(index in step for step in plan), plan
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (RunQuery(workflow="w", limit=9), "runs_by_workflow"),
+        (RunQuery(states=(State.PARKED,), limit=9), "runs_by_state"),
+        (RunQuery(states=(State.PARKED, State.FAILED), workflow="w"), "runs_by_"),
+        (RunQuery(tags=(("a", "b"),)), "run_tags_by_value"),
+        (RunQuery(after=7), "INTEGER PRIMARY KEY"),
+    ],
+)
+def test_lists_use_an_index(connection: sqlite3.Connection, query: RunQuery, index: str) -> None:
+    sql = statements.load()
+    where, _ = queries.compose(Tables(connection, sql), query)
+    for text in (f"{sql['run_select']}\n{where}\n{sql['newest_first']}", f"{sql['run_count']}\n{where}"):
+        plan = _plan(connection, text)
+        assert not _scans(plan), plan
+        assert any(index in step for step in plan), plan
+
+
+def test_statements_are_named_once() -> None:
+    with pytest.raises(ValueError, match="two statements"):
+        statements.parse("-- name: a\nSELECT 1;\n\n-- name: a\nSELECT 2;\n")
+    assert statements.parse("stray\n\n-- why\n-- name: a\nSELECT\n    1;\n-- end\nstray\n") == {"a": "SELECT\n    1"}
+
+
+# Migrations ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_script_is_cut_where_sqlite_sees_the_end_of_a_statement() -> None:
+    script = (
+        "-- a; b\nCREATE TABLE t (x TEXT DEFAULT ';');\n"
+        "CREATE TRIGGER r AFTER INSERT ON t BEGIN\n  SELECT 1;\n  SELECT 2;\nEND;\n\n-- the end\n"
+    )
+    first, second = migrate.cut(script)
+    assert first.endswith("DEFAULT ';');")
+    assert second.startswith("CREATE TRIGGER")
+    with pytest.raises(ValueError, match="middle"):
+        list(migrate.cut("CREATE TABLE t (x);\nCREATE TABLE"))
+
+
+def test_migrations_are_numbered_without_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "0001_a.sql").write_text("SELECT 1;")
+    (tmp_path / "README.md").write_text("not a migration")
+    (tmp_path / "0003_b.sql").write_text("SELECT 1;")
+    with pytest.raises(ValueError, match="gap"):
+        migrate.read(tmp_path)
+    (tmp_path / "0003_b.sql").rename(tmp_path / "0002_b.sql")
+    assert [each.number for each in migrate.read(tmp_path)] == [1, 2]
+
+
+def test_migrations_are_found_in_the_package_or_beside_it(tmp_path: Path) -> None:
+    package, checkout = tmp_path / "package", tmp_path / "checkout"
+    (checkout / "migrations").mkdir(parents=True)
+    package.mkdir()
+    with pytest.raises(JournalError, match="install it again"):
+        migrate.find(package, checkout)
+    (checkout / "migrations" / "0001_foundation.sql").touch()
+    assert migrate.find(package, checkout) == checkout / "migrations"
+    (package / "migrations").mkdir()
+    assert migrate.find(package, checkout) == package / "migrations"
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(connection: sqlite3.Connection) -> None:
+    known = migrate.read(migrate.find())
+    broken = migrate.Migration(len(known) + 1, "broken", ("CREATE TABLE half (x)", "CREATE TABLE half (x)"))
+    with pytest.raises(sqlite3.OperationalError):
+        migrate.migrate(connection, [*known, broken], path="j", failpoint=lambda _name: None)
+    assert not connection.in_transaction
+    assert connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'half'").fetchall() == [(0,)]
+    assert connection.execute("PRAGMA user_version").fetchall() == [(len(known),)]
+
+
+def test_a_migration_that_another_process_was_faster_with_is_not_applied_again(tmp_path: Path) -> None:
+    path, known = tmp_path / "j.db", migrate.read(migrate.find())
+    once = migrate.Migration(len(known) + 1, "once", ("CREATE TABLE once (x)",))
+
+    def nothing(_name: str) -> None:
+        return
+
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as first,
+        closing(sqlite3.connect(path, isolation_level=None)) as second,
+    ):
+        connect.prepare(first, known, path=str(path), synchronous="full", failpoint=nothing)
+
+        class Late:
+            """Looks at the version, then loses the race for the lock."""
+
+            def execute(self, sql: str) -> Any:
+                if sql == "BEGIN IMMEDIATE":
+                    migrate.migrate(first, [*known, once], path=str(path), failpoint=nothing)
+                return second.execute(sql)
+
+        late: Any = Late()
+        migrate.migrate(late, [*known, once], path=str(path), failpoint=nothing)
+        assert second.execute("PRAGMA user_version").fetchall() == [(once.number,)]

@@ -1,0 +1,274 @@
+# pyright: reportPrivateUsage=false
+# Batches and connections have no public name.
+"""What happens to writes and reads while the storage below them is in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from durable_sqlite._records import IfExists
+from durable_sqlite._sqlite import SqliteJournal
+from durable_sqlite._sqlite.faults import Fault
+from durable_sqlite._sqlite.patience import Patience, Pauses
+from durable_sqlite.errors import EngineClosed, JournalError, NotAJournal
+from tests.sqlite.faults import BUSY, FULL, IOERR, Naps, Script, faulty, opened, storage_error
+from tests.support.journals import begin, entry, new_run
+
+# Obstacles -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_foreign_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+
+    async def main() -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+            naps = Naps(lambda _count: shell.execute("ROLLBACK"))
+            async with opened(path, sleep=naps) as journal:
+                started, hold = await begin(journal)
+                shell.execute("BEGIN IMMEDIATE")
+                await journal.record(hold, entry())
+                assert len(naps.taken) == 1
+                assert await journal.entries(started.row.no) == [entry()]
+
+    asyncio.run(main())
+
+
+def test_a_long_wait_for_a_lock_is_told_after_five_seconds_and_then_each_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        clock = 0.0
+
+        async def sleep(seconds: float) -> None:
+            nonlocal clock
+            assert 0 < seconds <= 0.5
+            clock += seconds
+
+        patience = Patience(Pauses(lambda: clock, sleep, lambda: 1.0), "j.db")
+        while clock < 130:
+            await patience.wait(Fault.BUSY, IOERR)
+        patience.over()
+
+    with caplog.at_level(logging.INFO, "durable_sqlite.storage"):
+        asyncio.run(main())
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split(" s ")[0] for message in told] == ["waiting for 5", "waiting for 65", "waiting for 125"]
+    assert all("j.db" in message and "write lock" in message for message in told)
+
+
+@pytest.mark.parametrize(
+    "name", ["SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_INTERRUPT"]
+)
+@pytest.mark.parametrize("where", ["BEGIN", "INSERT INTO entries"])
+def test_storage_trouble_is_waited_out_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, where: str
+) -> None:
+    async def main() -> None:
+        script, naps = Script(), Naps()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal:
+            started, hold = await begin(journal)
+            script.before[where] = [storage_error(getattr(sqlite3, name), name) for _ in range(12)]
+            await asyncio.gather(*(journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in (1, 2)))
+            assert len(naps.taken) == 12
+            assert max(naps.taken) <= 5
+            assert len(await journal.entries(started.row.no)) == 2
+
+    asyncio.run(main())
+    told = [record.getMessage() for record in caplog.records if record.name == "durable_sqlite.storage"]
+    assert len(told) == 2
+    assert "storage stalled" in told[0]
+    assert name in told[0]
+    assert "works again" in told[1]
+
+
+def test_a_real_size_limit_is_storage_trouble_that_heals(tmp_path: Path) -> None:
+    """A database that may not grow answers SQLITE_FULL, as a full disk does."""
+
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.open("w", 1)
+        writer = journal._writer
+        assert writer is not None
+
+        def limit(pages: int) -> Callable[[sqlite3.Connection], object]:
+            return lambda connection: connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+
+        started, hold = await begin(journal)
+        await writer.link.run(limit(1))
+        write = journal.record(hold, entry(payload=bytes(100_000)))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(write), 0.2)
+        assert not write.done()
+        await writer.link.run(limit(1_000_000))
+        await write
+        assert len(await journal.entries(started.row.no)) == 1
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+def test_an_error_that_does_not_heal_is_the_answer(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script)) as journal:
+            _, hold = await begin(journal)
+            script.before["INSERT INTO entries"] = [
+                storage_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"),
+                storage_error(sqlite3.SQLITE_NOTADB, "SQLITE_NOTADB"),
+                sqlite3.ProgrammingError("no code"),
+            ]
+            with pytest.raises(JournalError, match="damaged"):
+                await journal.record(hold, entry())
+            with pytest.raises(NotAJournal):
+                await journal.record(hold, entry())
+            with pytest.raises(JournalError, match="ProgrammingError"):
+                await journal.record(hold, entry())
+
+    asyncio.run(main())
+
+
+# Doubt ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_after_a_doubtful_commit_the_journal_looks_and_only_then_decides(tmp_path: Path, landed: bool) -> None:
+    async def main() -> None:
+        script, naps = Script(), Naps()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal:
+            started, hold = await begin(journal)
+            (script.after if landed else script.before)["COMMIT"] = [IOERR]
+            # A second application would be refused, and a forgotten one would be missing.
+            writes = [journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in (1, 2)]
+            client = journal.start(new_run("b"), IfExists.FAIL, drive=False)
+            await asyncio.gather(*writes)
+            assert (await client).created
+            await journal.record(hold, entry("s#3", seq=3))
+            assert [each.seq for each in await journal.entries(started.row.no)] == [1, 2, 3]
+            assert len(naps.taken) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_doubt_about_one_of_the_operations_that_are_applied_apart(tmp_path: Path, landed: bool) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            started, hold = await begin(journal)
+            await journal.record(hold, entry())
+            writes = [journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in (2, 3)]
+            twice = journal.record(hold, entry("s#1", seq=9))
+            writes.append(journal.record(hold, entry("s#4", seq=4)))
+            (script.after if landed else script.before)["COMMIT"] = [IOERR]
+            await asyncio.gather(*writes)
+            with pytest.raises(JournalError, match="nothing changed"):
+                await twice
+            assert [each.seq for each in await journal.entries(started.row.no)] == [1, 2, 3, 4]
+
+    asyncio.run(main())
+
+
+def test_doubt_lasts_until_the_file_can_be_opened_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        script, naps = Script(), Naps()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal:
+            _, hold = await begin(journal)
+            script.after["COMMIT"] = [IOERR]
+            script.before["PRAGMA synchronous"] = [IOERR, BUSY]
+            await journal.record(hold, entry())
+            assert len(naps.taken) == 3
+
+    asyncio.run(main())
+
+
+def test_doubt_lasts_while_the_file_is_away(tmp_path: Path) -> None:
+    path, away = tmp_path / "j.db", tmp_path / "away.db"
+
+    async def main() -> None:
+        script = Script()
+
+        def back(count: int) -> None:
+            if count == 1:
+                path.rename(away)
+            if count == 3:
+                away.rename(path)
+
+        async with opened(path, connection=faulty(script), sleep=Naps(back)) as journal:
+            started, hold = await begin(journal)
+            script.after["COMMIT"] = [IOERR]
+            await journal.record(hold, entry())
+            assert len(await journal.entries(started.row.no)) == 1
+
+    asyncio.run(main())
+
+
+def test_a_fenced_worker_in_doubt_applies_its_clients_writes_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
+                other.execute("DELETE FROM workers")
+            script.after["COMMIT"] = [IOERR]
+            started = await journal.start(new_run(), IfExists.ATTACH, drive=False)
+            assert not started.created
+            assert started.row.id == "a"
+
+    asyncio.run(main())
+
+
+def test_a_rollback_that_fails_leads_to_a_fresh_connection(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            started, hold = await begin(journal)
+            script.before["INSERT INTO entries"] = [FULL]
+            script.before["rollback()"] = [IOERR]
+            await journal.record(hold, entry())
+            assert len(await journal.entries(started.row.no)) == 1
+
+    asyncio.run(main())
+
+
+def test_a_program_that_ends_in_doubt_claims_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        journal = SqliteJournal(tmp_path / "j.db", connection=faulty(script), sleep=Naps(lambda _count: journal.stop()))
+        await journal.open("w", 1)
+        _, hold = await begin(journal)
+        script.before["COMMIT"] = [IOERR]
+        with pytest.raises(EngineClosed, match="let go"):
+            await journal.record(hold, entry())
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+# Reads ---------------------------------------------------------------------------------------------------------------
+
+
+def test_reads_wait_for_the_storage_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        script, naps = Script(), Naps()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal:
+            await begin(journal)
+            script.before["SELECT"] = [IOERR, IOERR, BUSY]
+            run = await journal.run("a")
+            assert run is not None
+            assert len(naps.taken) == 3
+            script.before["SELECT"] = [storage_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT")]
+            with pytest.raises(JournalError, match="damaged"):
+                await journal.run("a")
+
+    asyncio.run(main())
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "storage stalled" in told[0]
+    assert "works again" in told[1]
