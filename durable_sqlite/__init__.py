@@ -4,12 +4,13 @@ from ._chance import now, random, uuid
 from ._codec import Codec
 from ._context import current_run, current_step
 from ._definition import Step, Workflow, step, workflow
-from ._handle import Run
+from ._handle import DeadLetter, Run
 from ._logging import RunLogFilter
-from ._records import HistoryEntry, Kind, Outcome, Reason, RunInfo, State
+from ._records import Failure, HistoryEntry, Kind, Outcome, Reason, RunInfo, State
 from ._waits import sleep, sleep_until
 from .engine import Engine
 from .errors import (
+    AmbiguousStep,
     BodyError,
     DefinitionError,
     DuplicateKey,
@@ -45,16 +46,22 @@ from .errors import (
     WrongLoop,
     WrongState,
 )
+from .probe import Done, NotDone, Unknown
+from .retry import Permanent, Retry, RetryAfter
 
 __all__ = [
+    "AmbiguousStep",
     "BodyError",
     "Codec",
+    "DeadLetter",
     "DefinitionError",
+    "Done",
     "DuplicateKey",
     "DurableError",
     "Engine",
     "EngineClosed",
     "ErrorRecord",
+    "Failure",
     "HistoryEntry",
     "InvalidName",
     "JournalError",
@@ -64,13 +71,17 @@ __all__ = [
     "LeaseLost",
     "NoEngine",
     "NotAJournal",
+    "NotDone",
     "NotDurable",
     "OpenBranches",
     "Outcome",
     "PayloadError",
     "PayloadTooLarge",
+    "Permanent",
     "Reason",
     "ReplayDiverged",
+    "Retry",
+    "RetryAfter",
     "Run",
     "RunCancelled",
     "RunConflict",
@@ -86,6 +97,7 @@ __all__ = [
     "StorageStalled",
     "SuspendedStepConflict",
     "Undecodable",
+    "Unknown",
     "UnknownRun",
     "Unloading",
     "Unstorable",

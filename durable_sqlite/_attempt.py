@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, TypeGuard
 
 from ._codec import Vault, describe, dump_declared, dump_error, load_declared, load_error
 from ._context import Mode, StepCall, StepInfo, StepScope, StepSpec, scope
 from ._records import Entry, Outcome
 from ._threads import StepThreads
-from .errors import PayloadError, StepFailed
+from .errors import DurableError, ErrorRecord, PayloadError, StepFailed
+from .probe import Done, NotDone
+from .retry import Retry, RetryAfter, find, matches
 
-__all__ = ["Result", "Runner", "call_plainly", "read_outcome"]
+__all__ = ["Doubt", "Fault", "Result", "Runner", "call_plainly", "fault_of", "read_outcome"]
+
+logger = logging.getLogger("durable_sqlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,27 @@ class Result:
 
     outcome: Outcome
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An attempt that failed. Whether it was the last one is not decided here."""
+
+    error: BaseException
+    record: ErrorRecord
+    retryable: bool
+    """What the policy says of such an error."""
+
+    def payload(self, vault: Vault, attempts: int, where: str, reason: str = "") -> bytes:
+        """The stored form."""
+        return vault.seal_error(dump_error(self.record, attempts, reason), where)
+
+
+class Doubt(Enum):
+    """What a probe can say besides that the step is done."""
+
+    NOT_DONE = "not done"
+    UNKNOWN = "unknown"
 
 
 class Runner:
@@ -37,7 +65,7 @@ class Runner:
         self._vault = vault
         self._threads = threads
 
-    async def attempt(self, call: StepCall, info: StepInfo) -> Result:
+    async def attempt(self, call: StepCall, info: StepInfo, policy: Retry) -> Result | Fault:
         """Run the body once and encode what it gave or raised.
 
         Called in a task of its own, whose context is a copy of the calling body's. What is not an outcome (cancellation,
@@ -48,21 +76,45 @@ class Runner:
         scope.set(StepScope(info))
         try:
             args, kwargs = spec.parameters.copy(call.bound, where)
+        except DurableError as error:
+            return Fault(error, describe(error), retryable=False)
+        try:
             value = await self._run(spec, info, args, kwargs)
-            encoded = spec.parameters.returns.dump(value, f"{where}: result")
-            return Result(Outcome.VALUE, self._vault.seal(encoded, f"{where}: result"))
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever else a step raises is its outcome
-            return self.failure(error, spec, where)
+            return await self._judge(error, spec, policy, where)
+        try:
+            encoded = spec.parameters.returns.dump(value, f"{where}: result")
+            return Result(Outcome.VALUE, self._vault.seal(encoded, f"{where}: result"))
+        except DurableError as error:  # the same value would be refused again
+            return Fault(error, describe(error), retryable=False)
 
-    def failure(self, error: BaseException, spec: StepSpec, where: str) -> Result:
-        """What is recorded of an error that a step raised: the declared answer, or a fault."""
+    async def probe(self, call: StepCall, info: StepInfo) -> Result | Doubt:
+        """Ask the step's probe, with the step's arguments, whether the step had its effect."""
+        spec, where = call.spec, f"run {info.run_id}, step {info.key}"
+        assert spec.probe is not None
+        scope.set(StepScope(info))
+        try:
+            args, kwargs = spec.parameters.copy(call.bound, where)
+            answer = spec.probe(*args, **kwargs)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if _is_done(answer):
+                encoded = spec.parameters.returns.dump(answer.value, f"{where}: the probe's value")
+                return Result(Outcome.VALUE, self._vault.seal(encoded, where))
+        except Exception:
+            logger.exception("%s: the probe failed, so nobody knows whether the step had its effect", where)
+            return Doubt.UNKNOWN
+        return Doubt.NOT_DONE if isinstance(answer, NotDone) or answer is NotDone else Doubt.UNKNOWN
+
+    async def _judge(self, error: BaseException, spec: StepSpec, policy: Retry, where: str) -> Result | Fault:
+        """What an error is that a step raised: the declared answer, or a fault."""
         if spec.raises and isinstance(error, spec.raises):
             declared = self._declared(error, spec, where)
             if declared is not None:
                 return declared
-        return Result(Outcome.ERROR, self._vault.seal_error(dump_error(describe(error), 1), where))
+        return await fault_of(error, policy)
 
     def _declared(self, error: Exception, spec: StepSpec, where: str) -> Result | None:
         encoded = dump_declared(error, spec.raises, where)
@@ -74,15 +126,13 @@ class Runner:
             return None  # an answer too large to store is a fault
 
     async def _run(self, spec: StepSpec, info: StepInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        match spec.mode:
-            case Mode.ASYNC:
-                return await spec.fn(*args, **kwargs)
-            case Mode.THREAD:
-                context = contextvars.copy_context()
-                job = self._threads.submit(context.run, _call, spec.fn, args, kwargs)
-            case Mode.EXECUTOR:
-                assert spec.executor is not None
-                job = spec.executor.submit(call_plainly, spec.fn, info, args, kwargs)
+        if spec.mode is Mode.ASYNC:
+            return await spec.fn(*args, **kwargs)
+        if spec.executor is None:
+            context = contextvars.copy_context()
+            job = self._threads.submit(context.run, _call, spec.fn, args, kwargs)
+        else:
+            job = spec.executor.submit(call_plainly, spec.fn, info, args, kwargs)
         return await asyncio.wrap_future(job)
 
 
@@ -95,14 +145,28 @@ def read_outcome(vault: Vault, spec: StepSpec, entry: Entry, where: str) -> tupl
         Undecodable: The stored bytes do not fit the types in the code.
     """
     encoded = vault.open(entry.payload, where)
-    match entry.outcome:
-        case Outcome.VALUE:
-            return spec.parameters.returns.load(encoded, where), None
-        case Outcome.DECLARED:
-            return None, load_declared(encoded, spec.raises)
-        case Outcome.ERROR:
-            record, attempts = load_error(encoded)
-            return None, StepFailed(entry.key, record, attempts)
+    if entry.outcome is Outcome.VALUE:
+        return spec.parameters.returns.load(encoded, where), None
+    if entry.outcome is Outcome.DECLARED:
+        return None, load_declared(encoded, spec.raises)
+    return None, StepFailed(entry.key, *load_error(encoded))
+
+
+def _is_done(answer: object) -> TypeGuard[Done[Any]]:
+    return isinstance(answer, Done)
+
+
+async def fault_of(error: BaseException, policy: Retry) -> Fault:
+    """A failed attempt, and what the policy says of such an error."""
+    if not isinstance(error, Exception):
+        return Fault(error, describe(error), retryable=False)
+    try:
+        wanted = find(RetryAfter, error) is not None or await matches(policy.on, error)
+        retryable = wanted and not await matches(policy.unless, error)
+    except Exception as problem:  # noqa: BLE001 - a predicate that raises says nothing of use
+        problem.add_note("raised by the function given as Retry(on=...) or Retry(unless=...)")
+        return Fault(problem, describe(problem), retryable=False)
+    return Fault(error, describe(error), retryable=retryable)
 
 
 def call_plainly(fn: Callable[..., Any], info: StepInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

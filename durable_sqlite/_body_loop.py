@@ -336,9 +336,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def _unwind_task(self, task: BodyTask[Any]) -> None:
         coro: Any = task.get_coro()
-        if coro is None or inspect.getcoroutinestate(coro) != inspect.CORO_SUSPENDED:
-            if coro is not None:
-                coro.close()  # ended, or never begun: no frame can notice
+        if inspect.getcoroutinestate(coro) != inspect.CORO_SUSPENDED:
+            coro.close()  # ended, or never begun: no frame can notice
             return
         for _ in range(_MOST_THROWS):
             try:
@@ -397,11 +396,15 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
 
 # Frames that never let go. Python would finalize them at a moment and in a thread of its own choosing; they must not be.
-_KEPT: list[Coroutine[Any, Any, Any]] = []
+_KEPT: list[Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]] = []
 
 
 def _is_as_completed(function: str, variables: dict[str, Any]) -> bool:
     return function == "as_completed" or type(variables.get("self")).__name__ == "_AsCompletedIterator"
+
+
+def _is_over(generator: Any) -> bool:
+    return generator.ag_frame is None
 
 
 def _unwind_generator(context: contextvars.Context, generator: AsyncGeneratorType[Any, Any]) -> None:
@@ -414,6 +417,8 @@ def _unwind_generator(context: contextvars.Context, generator: AsyncGeneratorTyp
             context.run(waiter.throw, Unloading())
     except BaseException:  # noqa: BLE001, S110 - whatever a clean-up raises while unloading is no outcome
         pass
+    if not _is_over(generator):
+        _KEPT.append(generator)
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:

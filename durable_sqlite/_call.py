@@ -36,8 +36,10 @@ class Call:
     future: asyncio.Future[Any] | None = None
     asked: int = 0
     since: int = 0
-    given_up: bool = False
-    """Nobody waits for the attempt any more: its cancellation is ours, and its result nobody's."""
+    attempt: int = 1
+    """The number of the attempt that is made, or will be."""
+    began: int = 0
+    """When the first attempt began; 0 before."""
 
     def compared(self) -> Asked:
         """As far as it is held against the journal."""

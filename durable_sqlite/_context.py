@@ -17,6 +17,7 @@ from weakref import WeakSet
 from ._codec import Parameters
 from ._records import HistoryEntry, IfExists, RunInfo, RunRow
 from .errors import NoEngine, NotDurable, UsageError
+from .retry import Retry
 
 __all__ = [
     "Body",
@@ -36,6 +37,7 @@ __all__ = [
     "choose",
     "current_run",
     "current_step",
+    "not_in_body",
     "outside_runs",
     "scope",
 ]
@@ -65,6 +67,14 @@ class StepSpec:
     executor: Executor | None
     parameters: Parameters
     raises: tuple[type[Exception], ...]
+    retry: Retry | None
+    """When a failed attempt is followed by another; None: as the engine says."""
+    timeout: int | None
+    """How many microseconds an attempt may take."""
+    at_most_once: bool
+    """It is never begun again where it may have begun before."""
+    probe: Callable[..., Any] | None
+    """Says whether it had its effect, where it may have begun before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,8 @@ class StartOptions:
     id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     if_exists: IfExists = IfExists.ATTACH
+    deadline: int | None = None
+    """How many microseconds the run is given."""
     engine: Host | None = None
 
 
@@ -111,7 +123,8 @@ class StepInfo:
     key: str
     attempt: int
     """Counted from 1."""
-    max_attempts: int
+    max_attempts: int | None
+    """None where there is no limit."""
     recovered: bool
     """The process that drove this run before died, so this attempt's body may have begun there already."""
     idempotency_key: str
@@ -188,8 +201,18 @@ class Host(Protocol):
         """Ask a run to end."""
         ...
 
-    async def resume(self, run_id: str, *, accept_changes: bool) -> None:
-        """Let a parked run go on."""
+    async def resume(
+        self, run_id: str, *, accept_changes: bool, retry: tuple[str, ...], corrected: Mapping[str, Any] | None
+    ) -> Sequence[str]:
+        """Let a failed or parked run go on; the keys of what was forgotten."""
+        ...
+
+    async def settle(self, run_id: str, key: str, value: object, by: str, *, retry: bool) -> None:
+        """Decide an at-most-once step that is in doubt."""
+        ...
+
+    async def discard(self, run_id: str) -> None:
+        """Mark a dead letter as seen to."""
         ...
 
     async def stopped(self, run_id: str, timeout: float | None) -> RunRow:
@@ -214,8 +237,10 @@ class Host(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Nowhere:
-    """No engine was opened in this context. The one such value also knows every engine that is open."""
+    """No engine was opened in this context. The one such value also knows what is open and what is defined anywhere."""
 
+    steps: WeakSet[Any] = field(default_factory=WeakSet[Any])
+    """Every step that is defined; one that nobody can call any more is gone by itself."""
     engines: WeakSet[Host] = field(default_factory=WeakSet[Host])
 
 
@@ -271,13 +296,27 @@ def outside_runs(what: str) -> None:
         NotDurable: The caller is the body of a workflow.
         UsageError: The caller is a step.
     """
+    not_in_body(what)
     match scope.get():
-        case BodyScope(here):
-            raise NotDurable(f"run {here.run_id}: {what} inside a body is not recorded; do it from the application")
         case StepScope(step):
             raise UsageError(
                 f"run {step.run_id}, step {step.key}: {what} inside a step may happen more than once, since a step may "
                 "run again after a crash; do it from the application"
+            )
+        case _:
+            return
+
+
+def not_in_body(what: str) -> None:
+    """Refuse what the journal cannot give back to a body.
+
+    Raises:
+        NotDurable: The caller is the body of a workflow.
+    """
+    match scope.get():
+        case BodyScope(here):
+            raise NotDurable(
+                f"run {here.run_id}: {what} inside a body is not recorded; this belongs in a step, or in the application"
             )
         case _:
             return

@@ -10,11 +10,14 @@ from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Executor
 from copy import copy
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
-from ._codec import Parameters
+from ._clock import microseconds
+from ._codec import Parameters, Shape
 from ._context import (
+    NOWHERE,
     Host,
     Mode,
     StartOptions,
@@ -29,6 +32,8 @@ from ._handle import Run
 from ._ids import check_name
 from ._records import IfExists
 from .errors import DefinitionError
+from .probe import Answer
+from .retry import Retry
 
 __all__ = ["Step", "Workflow", "step", "workflow"]
 
@@ -36,6 +41,8 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
+
+_LONGEST = 10_000 * 366 * 86_400 * 1_000_000  # microseconds: added to any date of today it is still a number of 64 bits
 
 
 class Step(Generic[P, R]):
@@ -67,6 +74,11 @@ class Step(Generic[P, R]):
         """The function as it was written."""
         return self._spec.plain
 
+    @property
+    def returns(self) -> Shape[Any]:
+        """How its results are stored."""
+        return self._spec.parameters.returns
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Fix the key of this call; awaiting what is returned gives its outcome."""
         here = body()
@@ -77,27 +89,42 @@ class Step(Generic[P, R]):
         digest = self._spec.parameters.digest(bound, where)
         return here.call(StepCall(self._spec, self._key, bound, digest))
 
-    def options(self, *, key: str) -> Step[P, R]:
-        """The same step with options for one call.
+    def options(
+        self, *, key: str | None = None, retry: Retry | None = None, timeout: float | timedelta | None = None
+    ) -> Step[P, R]:
+        """The same step with options for one call; an option that is not given stays as it is.
 
         Args:
             key: Identifies the call in its branch instead of its name and count; unique in a run.
+            retry: When a failed attempt is followed by another.
+            timeout: How long an attempt may take, in seconds.
+
+        Raises:
+            DefinitionError: An option makes no sense.
         """
-        return self._with(key, self._receiver)
+        chosen: dict[str, Any] = {}
+        if retry is not None:
+            chosen["retry"] = _check_retry(self._spec.name, retry)
+            if self._spec.at_most_once and retry.max_attempts != 1:
+                raise DefinitionError(f"@step {self._spec.name}: an at-most-once step has one attempt")
+        if timeout is not None:
+            chosen["timeout"] = _check_timeout(self._spec.name, timeout)
+        spec = replace(self._spec, **chosen) if chosen else self._spec
+        return self._with(_spec=spec, _key=key or self._key)
 
     @overload
     def __get__(self, obj: None, owner: type[object], /) -> Step[P, R]: ...
     @overload
     def __get__(self: Step[Concatenate[T, Q], R], obj: T, owner: type[object] | None = None, /) -> Step[Q, R]: ...
     def __get__(self, obj: Any, owner: Any = None, /) -> Any:
-        return self if obj is None else self._with(self._key, (obj,))
+        return self if obj is None else self._with(_receiver=(obj,))
 
     def __repr__(self) -> str:
         return f"<step {self._spec.name}>"
 
-    def _with(self, key: str | None, receiver: tuple[object, ...]) -> Step[P, R]:
+    def _with(self, **changes: object) -> Step[P, R]:
         other = copy(self)
-        vars(other).update(_key=key, _receiver=receiver)
+        vars(other).update(changes)
         return other
 
 
@@ -149,6 +176,7 @@ class Workflow(Generic[P, R]):
         id: str | None = None,  # noqa: A002 - the word that people type
         tags: Mapping[str, str] | None = None,
         if_exists: Literal["attach", "fail", "replace"] | None = None,
+        deadline: float | timedelta | None = None,
         engine: Host | None = None,
     ) -> Workflow[P, R]:
         """The same workflow with options for one start; an option that is not given stays as it is.
@@ -158,10 +186,13 @@ class Workflow(Generic[P, R]):
             tags: Words to find the run by.
             if_exists: When the id is taken: `attach` to a run of the same workflow and input (the default), `fail`, or
                 `replace` a run that has ended.
+            deadline: How long the run may take in all, in seconds: restarts, waits and retries included. Then its body is
+                cancelled as by `cancel`, may clean up with steps, and the run fails with the reason `deadline`.
             engine: Where to start it; else the engine of this context.
 
         Raises:
             InvalidName: The id or a tag is outside the stated rule.
+            DefinitionError: The deadline is no positive duration.
         """
         options = self._options
         if id is not None:
@@ -173,6 +204,8 @@ class Workflow(Generic[P, R]):
             options = replace(options, tags=dict(tags))
         if if_exists is not None:
             options = replace(options, if_exists=IfExists(if_exists))
+        if deadline is not None:
+            options = replace(options, deadline=_check_deadline(self._spec.name, deadline))
         if engine is not None:
             options = replace(options, engine=engine)
         return Workflow(self._spec, options)
@@ -226,6 +259,10 @@ class _StepOptions:
     ignore: Collection[str] = ()
     raises: tuple[type[Exception], ...] = ()
     executor: Executor | None = None
+    retry: Retry | None = None
+    timeout: float | timedelta | None = None
+    at_most_once: bool = False
+    probe: Callable[..., Any] | None = None
 
 
 @overload
@@ -239,6 +276,10 @@ def step(
     ignore: Collection[str] = (),
     raises: tuple[type[Exception], ...] = (),
     executor: Executor | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    at_most_once: bool = False,
+    probe: Callable[..., Answer[Any] | Coroutine[Any, Any, Answer[Any]]] | None = None,
 ) -> _StepDecorator: ...
 def step(
     fn: Any = None,
@@ -248,6 +289,10 @@ def step(
     ignore: Collection[str] = (),
     raises: tuple[type[Exception], ...] = (),
     executor: Executor | None = None,
+    retry: Retry | None = None,
+    timeout: float | timedelta | None = None,
+    at_most_once: bool = False,
+    probe: Callable[..., Any] | None = None,
 ) -> Any:
     """Make a function a step: called in the body of a workflow, its outcome is recorded once and never asked for again.
 
@@ -259,11 +304,18 @@ def step(
         ignore: Parameters that do not belong to the call's identity, such as a client.
         raises: Errors that are answers: recorded, and raised as their own class on every replay.
         executor: Runs a plain function, in another process if it likes.
+        retry: When a failed attempt is followed by another; else as the engine says, and it says never unless told.
+        timeout: How long an attempt may take, in seconds or as a timedelta. An attempt that takes longer has failed; a
+            plain function cannot be stopped, so it may go on beside the next attempt.
+        at_most_once: Never begin it again where it may have begun before: after a crash in the middle of it the run is
+            parked as `ambiguous`, and a person decides with `run.settle`. Costs one more commit.
+        probe: For an at-most-once step: asked with the same arguments instead of parking the run. Answers `Done(value)`,
+            `NotDone()` or `Unknown()`.
 
     Raises:
         DefinitionError: The function or an option cannot be taken.
     """
-    chosen = _StepOptions(name, ignore, raises, executor)
+    chosen = _StepOptions(name, ignore, raises, executor, retry, timeout, at_most_once, probe)
     return _StepDecorator(chosen) if fn is None else _make_step(fn, chosen)
 
 
@@ -293,6 +345,7 @@ def _make_step(fn: Callable[..., Any], options: _StepOptions) -> Step[..., Any]:
     for error in options.raises:
         if not (isinstance(error, type) and issubclass(error, Exception)):
             raise DefinitionError(f"@step {_name_of(fn)}: raises takes classes of exceptions, not {error!r}")
+    _check_at_most_once(fn, options)
     mode = Mode.ASYNC if asynchronous else Mode.THREAD if options.executor is None else Mode.EXECUTOR
     spec = StepSpec(
         name=check_name("a step's name", options.name or _name_of(fn)),
@@ -302,8 +355,14 @@ def _make_step(fn: Callable[..., Any], options: _StepOptions) -> Step[..., Any]:
         executor=options.executor,
         parameters=Parameters(fn, ignore=options.ignore, skip_first=_is_method(fn), localns=_locals_around(fn)),
         raises=tuple(options.raises),
+        retry=None if options.retry is None else _check_retry(_name_of(fn), options.retry),
+        timeout=None if options.timeout is None else _check_timeout(_name_of(fn), options.timeout),
+        at_most_once=options.at_most_once,
+        probe=options.probe,
     )
-    return Step(spec)
+    made = Step[..., Any](spec)
+    NOWHERE.steps.add(made)
+    return made
 
 
 def _make_workflow(fn: Callable[..., Any], name: str | None, version: str) -> Any:
@@ -334,6 +393,39 @@ def _check_function(what: str, fn: object) -> None:
         raise DefinitionError(f"@{what} decorates a function, not {fn!r}")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DefinitionError(f"@{what} {_name_of(fn)}: a generator has no single result to record")
+
+
+def _check_retry(name: str, retry: object) -> Retry:
+    if not isinstance(retry, Retry):
+        raise DefinitionError(f"@step {name}: retry takes a Retry, such as Retry(max_attempts=5), not {retry!r}")
+    return retry
+
+
+def _check_at_most_once(fn: Callable[..., Any], options: _StepOptions) -> None:
+    if options.probe is not None and not (options.at_most_once and callable(options.probe)):
+        raise DefinitionError(
+            f"@step {_name_of(fn)}: a probe is a function, and belongs to a step with at_most_once=True"
+        )
+    if options.at_most_once and options.retry is not None and options.retry.max_attempts != 1:
+        raise DefinitionError(f"@step {_name_of(fn)}: an at-most-once step has one attempt, so it takes no other retry")
+
+
+def _check_timeout(name: str, timeout: float | timedelta) -> int:
+    return _positive(f"@step {name}: timeout", timeout)
+
+
+def _check_deadline(name: str, deadline: float | timedelta) -> int:
+    return _positive(f"workflow {name}: deadline", deadline)
+
+
+def _positive(what: str, duration: float | timedelta) -> int:
+    try:
+        length = microseconds(duration)
+    except (TypeError, ValueError) as problem:
+        raise DefinitionError(f"{what}: {problem}") from None
+    if not 0 < length <= _LONGEST:
+        raise DefinitionError(f"{what} takes a positive duration of at most 10,000 years, not {duration!r}")
+    return length
 
 
 def _name_of(fn: Any) -> str:

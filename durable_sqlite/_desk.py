@@ -11,7 +11,7 @@ import contextvars
 import hashlib
 import heapq
 import itertools
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
 from random import Random
@@ -22,7 +22,7 @@ from ._body_loop import BodyTask, BodyTimer, Branch, body_loop
 from ._call import OWN_CALLS, Call, awaiting
 from ._context import StepCall
 from ._ids import check_name
-from ._records import Kind, Reason, RunRow, Wait
+from ._records import FailedAttempt, Kind, Memory, Reason, RunRow
 from ._replay import Conflict, Divergence, Replay
 from .errors import DuplicateKey, DurableError, NotDurable, ReplayDiverged, SuspendedStepConflict
 
@@ -38,7 +38,7 @@ class Desk:
     Args:
         row: The run.
         replay: What the journal holds of it.
-        waits: Deadlines that are in force from earlier passes.
+        memory: Deadlines that are in force from earlier passes, and attempts that those made in vain.
         replaying: Whether a pass came before this one.
         give_up_step: Is told of a step in flight that the body no longer waits for.
     """
@@ -47,7 +47,7 @@ class Desk:
         self,
         row: RunRow,
         replay: Replay,
-        waits: Iterable[Wait],
+        memory: Memory,
         *,
         replaying: bool,
         give_up_step: Callable[[Call], None],
@@ -65,7 +65,10 @@ class Desk:
         """Why the run must be parked."""
         self._uid = row.uid
         self._replay = replay
-        self._deadlines = {wait.key: wait.deadline for wait in waits}
+        self._deadlines = {wait.key: wait.deadline for wait in memory.waits}
+        self._failed: dict[str, list[FailedAttempt]] = {}
+        for attempt in memory.attempts:
+            self._failed.setdefault(attempt.key, []).append(attempt)
         self._give_up_step = give_up_step
         self._explicit: set[str] = set()
         self._unawaited: dict[Call, Coroutine[Any, Any, Any]] = {}
@@ -166,6 +169,21 @@ class Desk:
             self._fresh = [call for call in self._fresh if self.waits_for(call)]
         return self._fresh
 
+    def put_off(self, call: Call, until: int) -> None:
+        """Let a step that failed wait for its next attempt."""
+        call.deadline = until
+        heapq.heappush(self._due, (until, next(self._numbers), call))
+
+    def again(self, call: Call) -> None:
+        """Let the step with the nearest deadline, whose wait is over, begin again."""
+        heapq.heappop(self._due)
+        call.deadline = None
+        self._fresh.append(call)
+
+    def once_more(self, call: Call) -> None:
+        """Let a step begin of which it is known by now that it did not begin before."""
+        self._fresh.append(call)
+
     def begun(self) -> None:
         """Note that the fresh steps have begun."""
         self._fresh = []
@@ -188,11 +206,14 @@ class Desk:
     def left_open(self, main: asyncio.Task[Any]) -> str:
         """What the body had not finished when it returned, in words; empty if nothing."""
         forgotten = [call.key for call, coro in self._unawaited.items() if getcoroutinestate(coro) == CORO_CREATED]
-        branches = [task.branch.path or task.get_name() for task in self.loop.open_branches(main)]
+        paths = dict.fromkeys(task.branch.path for task in self.loop.open_branches(main))
         parts: list[str] = []
-        if branches:
+        if paths:
+            # A task that only wraps a call is in its caller's branch. Its own name would differ from pass to pass.
+            branches = ", ".join(path for path in paths if path)
+            what = f"branches {branches}" if branches else "calls that were put into tasks"
             waiting = ", ".join(self.waiting) or "nothing durable"
-            parts.append(f"branches {', '.join(branches)} were still open (waiting for {waiting})")
+            parts.append(f"{what} were still open (waiting for {waiting})")
         if forgotten:
             parts.append(f"{', '.join(forgotten)} was called and never awaited")
         return " and ".join(parts)
@@ -246,7 +267,16 @@ class Desk:
             if call.deadline is not None:
                 heapq.heappush(self._due, (call.deadline, next(self._numbers), call))
             if call.kind is Kind.STEP:
-                self._fresh.append(call)
+                self._begin_or_put_off(call)
+
+    def _begin_or_put_off(self, call: Call) -> None:
+        failed = self._failed.get(call.key)
+        if failed is None:
+            self._fresh.append(call)
+            return
+        call.began = failed[0].started_at
+        call.attempt = failed[-1].number + 1
+        self.put_off(call, failed[-1].next_at or failed[-1].at)
 
 
 def _at(deadline: int, _: int) -> int:

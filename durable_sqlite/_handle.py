@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from ._clock import microseconds
 from ._codec import load_error
-from ._context import Host, outside_runs
+from ._context import Host, not_in_body, outside_runs
 from ._records import HistoryEntry, Reason, RunInfo, RunRow, State
-from .errors import RunCancelled, RunFailed, RunParked
+from .errors import ErrorRecord, RunCancelled, RunFailed, RunParked
 
-__all__ = ["Run"]
+__all__ = ["DeadLetter", "Run"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -61,7 +62,7 @@ class Run(Generic[R_co]):
         Raises:
             UnknownRun: No run has this id.
         """
-        outside_runs("asking about a run")
+        not_in_body("asking about a run")
         return await self._host.info(self.id)
 
     async def history(self) -> Sequence[HistoryEntry]:
@@ -70,7 +71,7 @@ class Run(Generic[R_co]):
         Raises:
             UnknownRun: No run has this id.
         """
-        outside_runs("asking about a run")
+        not_in_body("asking about a run")
         return await self._host.history(self.id)
 
     async def cancel(self, *, reason: str = "", by: str = "") -> None:
@@ -89,24 +90,66 @@ class Run(Generic[R_co]):
         outside_runs("cancelling a run")
         await self._host.cancel(self.id, reason, by)
 
-    async def resume(self, *, accept_changes: bool = False) -> None:
-        """Let a parked run go on, with everything that it has recorded.
+    async def resume(
+        self,
+        *,
+        accept_changes: bool = False,
+        retry: Collection[str] = (),
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the word that people type
+    ) -> Sequence[str]:
+        """Let a failed or parked run go on, with everything that it has recorded.
+
+        The failed steps that are found in its error are tried again with a fresh budget, and what the body asked for only
+        after it saw them (clean-up, compensations) is forgotten and will be asked for again. Failures that the body caught
+        stay as they are.
 
         Args:
             accept_changes: Accept, for this one run, that the code asks for other arguments than are recorded, or no longer
                 makes a call that is: the journal is rewritten to agree. A call that was moved runs again.
+            retry: Keys of other steps to be tried again, as `history()` lists them.
+            input: A corrected input by parameter, for a run that has not recorded anything yet.
+
+        Returns:
+            The keys of the outcomes that were forgotten.
 
         Raises:
-            WrongState: The run is not parked.
+            WrongState: The run is neither failed nor parked, perhaps because somebody else has just resumed it.
             UnknownRun: No run has this id.
         """
         outside_runs("resuming a run")
-        await self._host.resume(self.id, accept_changes=accept_changes)
+        return await self._host.resume(self.id, accept_changes=accept_changes, retry=tuple(retry), corrected=input)
+
+    async def settle(self, key: str, value: Any = None, *, retry: bool = False, by: str = "") -> None:
+        """Decide an at-most-once step of which nobody knows whether it had its effect, and let the run go on.
+
+        Args:
+            key: The step's key, as the run's error names it.
+            value: What the step would have returned, where it had its effect.
+            retry: It had no effect: let it begin again. Then `value` is not looked at.
+            by: Who decides; recorded with the decision.
+
+        Raises:
+            WrongState: The run is not parked as ambiguous, or nothing of this key is in doubt.
+            UnknownRun: No run has this id.
+            Unstorable: The value cannot be stored as the step's result.
+        """
+        outside_runs("settling a run")
+        await self._host.settle(self.id, key, value, by, retry=retry)
+
+    async def discard(self) -> None:
+        """Mark the run's dead letter as seen to, so that it is listed no longer. The run stays as it is.
+
+        Raises:
+            WrongState: The run is neither failed nor parked.
+            UnknownRun: No run has this id.
+        """
+        outside_runs("discarding a dead letter")
+        await self._host.discard(self.id)
 
     def _stopped(self, row: RunRow) -> RunFailed | RunCancelled | RunParked:
         record = None
         if row.result is not None:
-            record, _ = load_error(self._host.unseal(row.result, f"run {self.id}: error"))
+            record = load_error(self._host.unseal(row.result, f"run {self.id}: error")).record
         why = f": {record}" if record is not None else ""
         match row.state:
             case State.CANCELLED:
@@ -121,10 +164,44 @@ class Run(Generic[R_co]):
                 return RunParked(self.id, message, reason=row.reason, record=record)
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A run that failed or is parked and needs a person: what happened, and what can be done."""
+
+    run: Run[Any]
+    workflow: str
+    state: State
+    reason: str
+    """One of the documented reasons."""
+    keys: tuple[str, ...]
+    """Keys of the failed steps that are found in the error: what `redrive` tries again."""
+    error: ErrorRecord | None
+    """What ended the run, with its causes."""
+    attempts: int
+    """How many attempts the first of those steps had; 0 where no step is to blame."""
+    input: Mapping[str, Any]
+    """The run's input by parameter, as plain JSON data."""
+    tags: Mapping[str, str]
+    ended_at: datetime
+
+    async def redrive(self) -> Sequence[str]:
+        """Give the run a fresh budget; see `Run.resume`.
+
+        Raises:
+            WrongState: Somebody else was faster.
+        """
+        return await self.run.resume()
+
+    async def discard(self) -> None:
+        """Mark it as seen to, so that it is listed no longer. The run stays as it is."""
+        await self.run.discard()
+
+
 _WAYS_OUT: dict[str, str] = {
     Reason.DIVERGED: "It goes on where it stood.",
     Reason.UNDECODABLE: "Mend the type so that it takes what is stored, then call `resume` on the run.",
     Reason.CRASH_LOOP: "Find what kills the process, then call `resume` on the run.",
+    Reason.AMBIGUOUS: "",
     Reason.NOT_DURABLE: "Mend the workflow, then call `resume` on the run.",
     Reason.MAX_ENTRIES: "Raise the limit, then call `resume` on the run.",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,19 +12,28 @@ from .errors import ErrorRecord
 
 __all__ = [
     "CANCEL_KEY",
+    "DEADLINE",
     "CancelRequest",
     "Claimed",
+    "End",
     "Entry",
+    "FailedAttempt",
+    "Failure",
     "HistoryEntry",
     "Hold",
     "IfExists",
+    "Intent",
     "Kind",
+    "Memory",
     "NewRun",
     "Outcome",
     "Reason",
+    "Resumed",
+    "Resumption",
     "RunInfo",
     "RunQuery",
     "RunRow",
+    "Settlement",
     "Started",
     "State",
     "StateName",
@@ -34,7 +43,10 @@ __all__ = [
 ]
 
 CANCEL_KEY = "~cancel"
-"""The key of the one entry that cancels a run; no call can have it."""
+"""The key of the one entry that cancels a run, at somebody's request or at its deadline; no call can have it."""
+
+DEADLINE = "deadline"
+"""The name of that entry where the deadline has passed."""
 
 
 class State(StrEnum):
@@ -73,7 +85,6 @@ class Reason(StrEnum):
     CRASH_LOOP = "crash_loop"
     AMBIGUOUS = "ambiguous"
     MAX_ENTRIES = "max_entries"
-    DAMAGED = "damaged"
     NOT_DURABLE = "not_durable"
 
 
@@ -122,7 +133,7 @@ class Entry:
     payload: bytes
     """The encoded value or error, as stored."""
     asked: int
-    """How many entries the body had been given when it made the call."""
+    """The place of the last entry that the body had been given when it made the call; 0 before the first."""
     started_at: int
     """When the last attempt's body started, or when the wait was opened."""
     at: int
@@ -130,6 +141,48 @@ class Entry:
     attempts: int = 1
     removed: bool = False
     """A person accepted that the code no longer makes this call."""
+    decided_by: str | None = None
+    """Who decided the outcome, where a person did because nobody could know it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An at-most-once step that was about to begin."""
+
+    key: str
+    name: str
+    digest: bytes
+    asked: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a person decided of an at-most-once step of which nobody knows whether it had its effect."""
+
+    key: str
+    by: str
+    at: int
+    payload: bytes | None
+    """The encoded result; None where the step is to be tried again."""
+    error: bytes
+    """What is kept of the attempt in doubt, where the step is to be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt of a step that failed."""
+
+    key: str
+    number: int
+    """Counted from 1."""
+    started_at: int
+    at: int
+    """When it ended."""
+    next_at: int | None
+    """When the next attempt may begin; None after the last."""
+    error: bytes
+    """The encoded error, as stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +194,16 @@ class Wait:
     name: str
     since: int
     deadline: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that a journal holds of what a run has done and waits for."""
+
+    entries: Sequence[Entry] = ()
+    waits: Sequence[Wait] = ()
+    attempts: Sequence[FailedAttempt] = ()
+    intents: Sequence[Intent] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +228,8 @@ class NewRun:
     input_digest: bytes
     at: int
     tags: Mapping[str, str]
+    deadline: int | None = None
+    """How many microseconds the run is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +261,35 @@ class RunRow:
     accept_changes: bool
     cancel: CancelRequest | None
     tags: Mapping[str, str]
+    deadline_at: int | None = None
+    deadline_length: int | None = None
+    interrupted: bool = False
+    """The last to drive it left it in the middle: steps that are not recorded may have begun."""
+    failed_keys: tuple[str, ...] = ()
+    """Keys of the failed steps that are found in the error of a failed run."""
+    discarded_at: int | None = None
+    """When a person marked the dead letter as seen to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """How a stopped run is to go on."""
+
+    at: int
+    accept_changes: bool = False
+    retry: tuple[str, ...] = ()
+    """Keys of steps to be tried again, besides those that are found in the run's error."""
+    input: tuple[bytes, bytes] | None = None
+    """A corrected input and its digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What became of a `resume`."""
+
+    row: RunRow
+    forgotten: tuple[str, ...]
+    """Keys of the outcomes that were forgotten: failures to be tried again, and what the body asked for after it saw them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +319,18 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """How a run stops."""
+
+    state: State
+    reason: str
+    result: bytes | None
+    """The encoded result where it completed, the encoded error where it failed or is parked."""
+    at: int
+    failed_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Suspension:
     """What became of a request to suspend: done, or the news that forbade it."""
 
@@ -251,6 +357,9 @@ class RunQuery:
     tags: tuple[tuple[str, str], ...] = ()
     created_from: int | None = None
     created_before: int | None = None
+    reason: str | None = None
+    letters: bool = False
+    """Only dead letters that nobody has seen to."""
     newest_first: bool = True
     limit: int | None = None
     after: int | None = None
@@ -272,23 +381,44 @@ class RunInfo:
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None
+    deadline: datetime | None
+    """When it must have ended; it is told so then, and fails."""
     waiting_for: tuple[str, ...]
     """What it waits for, one sentence each, with since when and until when."""
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt of a step, as its users see it."""
+
+    attempt: int
+    """Counted from 1."""
+    error: ErrorRecord
+    started_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """One recorded fact of a run, as its users see it."""
+    """One recorded fact of a run, as its users see it; or a step that is still being tried."""
 
     seq: int
+    """The place in the run's order; 0 for a step that is still being tried."""
     key: str
     kind: Kind
     name: str
-    outcome: Outcome
+    outcome: Outcome | None
+    """None for a step that is still being tried."""
     value: Any
     """The recorded value as plain JSON data; None where the outcome is an error."""
     error: ErrorRecord | None
     attempts: int
+    """How many were made, the last one included."""
+    failures: tuple[Failure, ...]
+    """The attempts that failed and were followed by another, or will be."""
     started_at: datetime
-    recorded_at: datetime
+    """When the last attempt began; for a step that is still being tried, the first."""
+    recorded_at: datetime | None
     removed: bool
+    decided_by: str | None = None
+    """Who decided the outcome, where a person did because nobody could know it."""

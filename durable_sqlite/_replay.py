@@ -74,7 +74,7 @@ class Replay:
         self.seq = max((entry.seq for entry in self._entries.values()), default=0)
         """The place of the last recorded entry."""
         self.given = 0
-        """How many entries the body has been given."""
+        """The place of the last entry that the body has been given."""
         if CANCEL_KEY in self._entries:  # nobody asks to be cancelled: it is always due in its place
             heapq.heappush(self._heap, (self._entries[CANCEL_KEY].seq, CANCEL_KEY))
 
@@ -108,15 +108,14 @@ class Replay:
         while self._heap:
             _, key = heapq.heappop(self._heap)
             if key == CANCEL_KEY or is_open(key):
-                self.given += 1
+                self.given = max(self.given, self._entries[key].seq)
                 return self._entries[key]
         return None
 
     def append(self, entry: Entry) -> None:
         """Note a live outcome, which the body is given at once."""
         self._entries[entry.key] = entry
-        self.seq = entry.seq
-        self.given += 1
+        self.seq = self.given = entry.seq
 
     def before_fresh(self, fresh: Collection[Asked], known: Callable[[str], bool]) -> Divergence | None:
         """Whether a fresh step may begin: what is recorded and was never asked for must not be the same step, moved.

@@ -19,26 +19,50 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Any, Protocol
 
-from ._attempt import Result, Runner, read_outcome
+from ._attempt import Doubt, Fault, Result, Runner, read_outcome
 from ._body_loop import BodyTask, Branch
 from ._call import Call
 from ._clock import Alarm, Clock
-from ._codec import Vault, describe, dump_error
-from ._context import BodyScope, StepInfo, WorkflowSpec, scope
+from ._codec import Vault
+from ._context import BodyScope, StepCall, StepInfo, WorkflowSpec, scope
 from ._desk import Desk
 from ._flight import Flight
 from ._ids import derived
-from ._records import CANCEL_KEY, CancelRequest, Claimed, Entry, Hold, Kind, Outcome, Reason, State, Suspension, Wait
+from ._records import (
+    CANCEL_KEY,
+    DEADLINE,
+    CancelRequest,
+    Claimed,
+    End,
+    Entry,
+    Hold,
+    Intent,
+    Kind,
+    Memory,
+    Outcome,
+    Reason,
+    State,
+    Suspension,
+)
 from ._replay import Replay
-from .errors import DurableError, JournalError, NotDurable, OpenBranches, Undecodable
+from ._verdict import Cancellation, Ending, ambiguous, judge, stored_error, too_many, verdict
+from .errors import (
+    DefinitionError,
+    JournalError,
+    Undecodable,
+    Unstorable,
+)
 from .journal import Journal
+from .retry import Retry
 
 __all__ = ["Keeper", "Pass", "Surroundings"]
 
 logger = logging.getLogger("durable_sqlite")
 
+_SHORT_BACK_OFF = 1_000_000  # microseconds that a run waits for a step's next attempt without being suspended
 _SLICE = 1_000  # callbacks of a body after which the host's loop gets its turn
 
 
@@ -52,6 +76,9 @@ class Surroundings:
     vault: Vault
     runner: Runner
     max_entries: int
+    retry: Retry
+    """For steps that have no policy of their own."""
+    chance: Random
     step_exists: Callable[[str], bool]
     failpoint: Callable[[str], None]
 
@@ -68,8 +95,8 @@ class Keeper(Protocol):
     def woke(self, run: Pass) -> None:
         """The run was suspended and is driven again."""
 
-    def ended(self, run: Pass) -> None:
-        """The run has stopped, and that is committed."""
+    def ended(self, run: Pass, state: State) -> None:
+        """The run has stopped, and that is committed; `state` is how its body ended."""
 
     def dropped(self, run: Pass) -> None:
         """The pass was given up without an outcome."""
@@ -83,8 +110,7 @@ class Pass:
         keeper: Is told of rest, wake-up and end.
         workflow: The run's definition.
         claimed: The run and the right to write about it.
-        entries: All that is recorded of it.
-        waits: What it waited for when it was suspended last: deadlines that are in force.
+        memory: All that is recorded of it.
         first: No pass came before this one.
     """
 
@@ -95,8 +121,7 @@ class Pass:
         workflow: WorkflowSpec,
         claimed: Claimed,
         *,
-        entries: Iterable[Entry] = (),
-        waits: Iterable[Wait] = (),
+        memory: Memory,
         first: bool,
     ) -> None:
         self.row = claimed.row
@@ -106,8 +131,8 @@ class Pass:
         self._around = around
         self._keeper = keeper
         self._spec = workflow
-        self._recovered = self.row.deaths > 0
-        self._replay = Replay(self.row.id, entries, accept_changes=self.row.accept_changes)
+        self._recovered = self.row.interrupted
+        self._replay = Replay(self.row.id, memory.entries, accept_changes=self.row.accept_changes)
         self._flight = Flight(
             around.loop,
             around.clock,
@@ -115,16 +140,18 @@ class Pass:
             around.failpoint,
             ready=self._may_act,
             landed=self.drive,
-            lost=self.drop,
+            lost=self._lost,
         )
-        self._desk = Desk(self.row, self._replay, waits, replaying=not first, give_up_step=self._flight.give_up)
+        self._desk = Desk(self.row, self._replay, memory, replaying=not first, give_up_step=self._flight.give_up)
+        self._doubtful = {intent.key for intent in memory.intents}
         self._alarm: tuple[int, Alarm] | None = None
         self._cancel = self.row.cancel
-        self._cancelled = False
-        self._cancels_before = 0
+        self._deadline = self.row.deadline_at
+        self._cancelled: Cancellation | None = None
         self._busy = False
         self._suspending = False
         self._nudged = False
+        self._returning = False
         self._ending = False
         self._last_write: asyncio.Future[Any] | None = None
         self._closer: BodyTask[None] | None = None
@@ -134,7 +161,7 @@ class Pass:
         where = f"run {self.row.id}: input"
         try:
             args, kwargs = self._spec.parameters.load(self._around.vault.open(self.row.input, where), where)
-        except Undecodable as error:
+        except (Undecodable, DefinitionError) as error:
             self._desk.park(Reason.UNDECODABLE, error)
             return None
         context = contextvars.Context()  # the same empty one on every pass, whoever wakes the run
@@ -150,11 +177,7 @@ class Pass:
         elif not self.at_rest:
             self.drive()
         elif self._has_news():
-            self.at_rest = False
-            self._write(self._around.journal.reclaim(self.hold, self._around.clock.now()))
-            self.hold = Hold(self.hold.run, self.hold.epoch + 1)
-            self._keeper.woke(self)
-            self.drive()
+            self._return()
 
     def request_cancel(self, request: CancelRequest) -> None:
         """Note that the run is to be cancelled; `wake` delivers it."""
@@ -162,14 +185,17 @@ class Pass:
 
     def drive(self) -> None:
         """Give, record, begin, until nothing is left to do now. Call it from a callback of the host's loop."""
-        if self.over or self._ending or self._busy or self._suspending or self.at_rest:
+        if self.over or self._ending or self._busy or self._suspending or self._returning or self.at_rest:
             return
         self._busy = True
         try:
             self._drive()
         except (KeyboardInterrupt, SystemExit):
-            self.drop()  # no outcome: the run stays as it is recorded
+            self._lost()
             raise
+        except Unstorable:
+            logger.exception("what run %s brought cannot be recorded: this worker lets it go", self.row.id)
+            self._lost()
         finally:
             self._busy = False
 
@@ -189,7 +215,7 @@ class Pass:
                 break
         if not self._begin_fresh():
             self._park()
-        elif self._flight:
+        elif self._flight or self._soon():
             self._arm()
         elif self._desk.waiting:
             self._suspend()
@@ -210,18 +236,73 @@ class Pass:
     def _give_live(self) -> bool:
         """Record one live event, if there is one, and give it to the body."""
         while self._flight.results:
-            call, result = self._flight.results.popleft()
-            if self._desk.waits_for(call):  # else it was given up meanwhile, and a late result is nobody's
+            call, ended = self._flight.results.popleft()
+            if not self._desk.waits_for(call):
+                continue  # it was given up meanwhile, and a late result is nobody's
+            result = ended if isinstance(ended, Result) else self._judge_or_ask(call, ended)
+            if result is not None:
                 self._record(call, result)
                 return True
-        if self._cancel is not None and not self._cancelled:
-            self._record(Call(CANCEL_KEY, Kind.CANCEL, "cancel", since=self._cancel.at), self._nothing())
+            if self._desk.trouble is not None:
+                return True
+        if not self._cancelled and (cancel := self._call_to_end()) is not None:
+            self._record(cancel, self._nothing())
             return True
-        nearest = self._desk.nearest()
-        if nearest is not None and nearest[0] <= self._around.clock.now():
-            self._record(nearest[1], self._nothing())
-            return True
+        while (nearest := self._desk.nearest()) is not None and nearest[0] <= self._around.clock.now():
+            if nearest[1].kind is not Kind.STEP:
+                self._record(nearest[1], self._nothing())
+                return True
+            self._desk.again(nearest[1])
         return False
+
+    def _judge_or_ask(self, call: Call, ended: Fault | Doubt) -> Result | None:
+        if isinstance(ended, Fault):
+            return self._judge(call, ended)
+        if ended is Doubt.NOT_DONE:
+            self._doubtful.discard(call.key)
+            self._desk.once_more(call)
+        else:
+            self._ambiguous(call)
+        return None
+
+    def _ambiguous(self, call: Call) -> bool:
+        self._desk.park(Reason.AMBIGUOUS, ambiguous(self.row.id, call.key))
+        return False
+
+    def _judge(self, call: Call, fault: Fault) -> Result | None:
+        """What a failed attempt comes to: the step's outcome, or None where another attempt follows."""
+        assert call.step is not None
+        around = self._around
+        policy, now, chance = self._policy(call.step), around.clock.now(), around.chance.random()
+        outcome = judge(call, fault, policy, around.vault, self.row.id, now=now, chance=chance)
+        if isinstance(outcome, Result):
+            return outcome
+        self._write(around.journal.fail(self.hold, outcome))
+        self._keeper.progressed(self)
+        self._desk.replaying = False
+        call.attempt += 1
+        self._desk.put_off(call, outcome.next_at or now)
+        return None
+
+    def _policy(self, step: StepCall) -> Retry:
+        if step.spec.at_most_once:
+            return Retry.none()
+        return step.spec.retry or self._around.retry
+
+    def _call_to_end(self) -> Call | None:
+        """The cancellation that is to be given to the body now: at somebody's request, or because its time is over."""
+        asked = self._replay.given
+        if self._cancel is not None:
+            return Call(CANCEL_KEY, Kind.CANCEL, "cancel", since=self._cancel.at, asked=asked)
+        if self._deadline is not None and self._deadline <= self._around.clock.now():
+            return Call(CANCEL_KEY, Kind.CANCEL, DEADLINE, since=self._deadline, asked=asked)
+        return None
+
+    def _next_due(self) -> int | None:
+        """When the body is due by itself: its nearest wait is over, a step is tried again, or its time is over."""
+        nearest = self._desk.nearest()
+        times = (nearest[0] if nearest else None, None if self._cancelled else self._deadline)
+        return min((time for time in times if time is not None), default=None)
 
     def _nothing(self) -> Result:
         return Result(Outcome.VALUE, self._around.vault.seal(b"null", self.row.id))
@@ -238,6 +319,7 @@ class Pass:
             asked=call.asked,
             started_at=call.since,
             at=max(self._desk.clock, self._around.clock.now()),
+            attempts=call.attempt,
         )
         if entry.seq > self._around.max_entries:
             self._too_many()
@@ -249,12 +331,7 @@ class Pass:
         self._give(entry)
 
     def _too_many(self) -> bool:
-        limit = self._around.max_entries
-        error = DurableError(
-            f"run {self.row.id}: it has {self._replay.seq} entries, and `max_entries` allows {limit}. A workflow that goes on "
-            "for ever should start a new run now and then; else raise `max_entries` and call `resume` on the run."
-        )
-        self._desk.park(Reason.MAX_ENTRIES, error)
+        self._desk.park(Reason.MAX_ENTRIES, too_many(self.row.id, self._replay.seq, self._around.max_entries))
         return False
 
     def _give(self, entry: Entry) -> None:
@@ -274,7 +351,7 @@ class Pass:
         where = f"run {self.row.id}, {entry.key}"
         try:
             value, error = read_outcome(self._around.vault, call.step.spec, entry, where)
-        except Undecodable as problem:
+        except (Undecodable, DefinitionError) as problem:
             self._desk.park(Reason.UNDECODABLE, problem)
             return
         if error is None:
@@ -285,8 +362,8 @@ class Pass:
     def _deliver_cancel(self, entry: Entry) -> None:
         assert self._main is not None
         self._desk.clock = max(self._desk.clock, entry.at)
-        self._cancelled = True
-        self._cancels_before = self._main.cancelling()  # 3.11 and 3.12 leave it at 1 after a failed TaskGroup
+        reason = self._cancel.reason if self._cancel is not None else ""
+        self._cancelled = Cancellation(entry.name == DEADLINE, reason, self._main.cancelling())
         self._main.cancel()
 
     # Steps -----------------------------------------------------------------------------------------------------------
@@ -303,6 +380,9 @@ class Pass:
         if problem is not None:
             self._desk.diverge(problem)
             return False
+        for call in fresh:
+            if self._in_doubt(call) and call.step is not None and call.step.spec.probe is None:
+                return bool(self._flight) or self._ambiguous(call)
         self._settle_changes()
         self._desk.begun()
         self._desk.replaying = False
@@ -317,17 +397,27 @@ class Pass:
             self._amend()
             self._write(self._around.journal.settle_changes(self.hold))
 
+    def _in_doubt(self, call: Call) -> bool:
+        """Whether this is an at-most-once step that may have begun in an earlier pass."""
+        return call.key in self._doubtful and call.step is not None and call.step.spec.at_most_once
+
     def _start(self, call: Call) -> None:
+        assert call.step is not None
+        policy = self._policy(call.step)
         info = StepInfo(
             run_id=self.row.id,
             workflow=self._spec.name,
             key=call.key,
-            attempt=1,
-            max_attempts=1,
+            attempt=call.attempt,
+            max_attempts=policy.max_attempts,
             recovered=self._recovered,
             idempotency_key=derived(self.row.uid, call.key),
         )
-        self._flight.start(call, info)
+        in_doubt = self._in_doubt(call)
+        if call.step.spec.at_most_once and not in_doubt:
+            intent = Intent(call.key, call.name, call.digest, call.asked, self._around.clock.now())
+            self._write(self._around.journal.intend(self.hold, intent))
+        self._flight.start(call, call.step, info, policy, probe=in_doubt)
 
     async def _may_act(self) -> bool:
         """Wait until all that this run has recorded is committed, since an effect may depend on it; False if it is over."""
@@ -335,16 +425,26 @@ class Pass:
             committed = self._around.loop.create_future()
             self._last_write.add_done_callback(partial(_set, committed))
             await committed
-        return not self.over
+        write = self._last_write  # refused: the run is driven elsewhere, and this pass may not have heard of it yet
+        return not self.over and (write is None or (not write.cancelled() and write.exception() is None))
+
+    def _soon(self) -> bool:
+        """Whether a step is tried again so soon that suspending the run would cost more than waiting."""
+        nearest = self._desk.nearest()
+        return (
+            nearest is not None
+            and nearest[1].kind is Kind.STEP
+            and nearest[0] - self._around.clock.now() <= _SHORT_BACK_OFF
+        )
 
     def _arm(self) -> None:
         """While steps are in flight, deadlines are this pass's own business."""
-        nearest = self._desk.nearest()
-        if nearest is None or (self._alarm is not None and self._alarm[0] == nearest[0]):
+        due = self._next_due()
+        if due is None or (self._alarm is not None and self._alarm[0] == due):
             return
         if self._alarm is not None:
             self._alarm[1].cancel()
-        self._alarm = (nearest[0], self._around.clock.call_at(self._around.loop, nearest[0], self._ring))
+        self._alarm = (due, self._around.clock.call_at(self._around.loop, due, self._ring))
 
     def _ring(self) -> None:
         self._alarm = None
@@ -370,17 +470,36 @@ class Pass:
             self.drive()
             return
         self.at_rest = True
-        nearest = self._desk.nearest()
-        self._keeper.rested(self, nearest[0] if nearest else None)
         nudged, self._nudged = self._nudged, False
-        if nudged:
-            self.wake()
+        if nudged and self._has_news():
+            self._return()  # before the keeper hears of the rest, and may unload what is to go on
+            return
+        self._keeper.rested(self, self._next_due())
+
+    def _return(self) -> None:
+        """Take the run again, and go on once that is committed.
+
+        Not earlier: a claim of this very worker may have taken the run just before, for another pass. That pass has the same
+        owner and epoch as this one would have, so the journal could not tell their writes apart.
+        """
+        self.at_rest = False
+        self._returning = True
+        future = self._around.journal.reclaim(self.hold, self._around.clock.now())
+        self.hold = Hold(self.hold.run, self.hold.epoch + 1)
+        self._write(future)
+        future.add_done_callback(self._returned)
+        self._keeper.woke(self)
+
+    def _returned(self, future: asyncio.Future[None]) -> None:
+        self._returning = False
+        if not future.cancelled() and future.exception() is None:
+            self.drive()
 
     def _has_news(self) -> bool:
         if self._cancel is not None and not self._cancelled:
             return True
-        nearest = self._desk.nearest()
-        return nearest is not None and nearest[0] <= self._around.clock.now()
+        due = self._next_due()
+        return due is not None and due <= self._around.clock.now()
 
     def _closing_generators(self, main: BodyTask[Any]) -> bool:
         """Close what the body left open, in order; whether that is still going on."""
@@ -392,61 +511,33 @@ class Pass:
         return not self._closer.done()
 
     def _finish(self, main: BodyTask[Any]) -> None:
-        where = f"run {self.row.id}: result"
         for key in self._replay.unused():
             logger.warning("run %s ended without asking for the recorded outcome of %s", self.row.id, key)
-        if main.cancelled() and self._cancelled:
-            self._end(State.CANCELLED, self._why_cancelled(), None)
-        elif (error := self._error_of(main)) is not None:
-            self._fail(error)
-        elif self._cancelled and main.cancelling() > self._cancels_before:
-            self._end(State.CANCELLED, self._why_cancelled(), None)  # the body swallowed the cancellation
-        else:
-            try:
-                result = self._around.vault.seal(self._spec.parameters.returns.dump(main.result(), where), where)
-            except DurableError as problem:
-                self._fail(problem)
-            else:
-                self._end(State.COMPLETED, "", result)
-
-    def _error_of(self, main: BodyTask[Any]) -> BaseException | None:
-        if main.cancelled():
-            return asyncio.CancelledError("the body was cancelled by itself, not by anybody's request")
-        error = main.exception()
-        if error is not None:
-            return _explained(error)
-        left = self._desk.left_open(main)
-        if left:
-            return OpenBranches(
-                f"run {self.row.id}: the body returned while {left}. Await each of them, or cancel it and await that."
-            )
-        return None
-
-    def _why_cancelled(self) -> str:
-        return self._cancel.reason if self._cancel is not None else ""
-
-    def _fail(self, error: BaseException) -> None:
-        self._end(State.FAILED, Reason.ERROR, self._describe(error))
+        left_open = "" if main.cancelled() else self._desk.left_open(main)
+        returns = self._spec.parameters.returns
+        ending = verdict(
+            main, self.row, self._cancelled, left_open=left_open, returns=returns, vault=self._around.vault
+        )
+        self._end(ending)
 
     def _park(self) -> None:
         assert self._desk.trouble is not None
         reason, error = self._desk.trouble
-        self._end(State.PARKED, reason, self._describe(error))
+        self._end(Ending(State.PARKED, reason, stored_error(error, self._around.vault, self.row.id)))
 
-    def _describe(self, error: BaseException) -> bytes:
-        return self._around.vault.seal_error(dump_error(describe(error), 1), f"run {self.row.id}: error")
-
-    def _end(self, state: State, reason: str, result: bytes | None) -> None:
+    def _end(self, ending: Ending) -> None:
         self._ending = True
         self._flight.stop()
-        future = self._around.journal.end(self.hold, state, reason, result, self._around.clock.now())
+        keys = tuple(key for key in ending.keys if key in self._replay)
+        end = End(ending.state, ending.reason, ending.result, self._around.clock.now(), keys)
+        future = self._around.journal.end(self.hold, end)
         self._write(future)
-        future.add_done_callback(self._ended)
+        future.add_done_callback(partial(self._ended, ending.state))
 
-    def _ended(self, future: asyncio.Future[None]) -> None:
+    def _ended(self, state: State, future: asyncio.Future[None]) -> None:
         if not self.over and not future.cancelled() and future.exception() is None:
             self.unload()
-            self._keeper.ended(self)
+            self._keeper.ended(self, state)
 
     def _amend(self) -> None:
         changes = self._replay.accepted()
@@ -470,9 +561,14 @@ class Pass:
 
     def drop(self) -> None:
         """Give the pass up without an outcome."""
+        self.unload()
+        self._keeper.dropped(self)
+
+    def _lost(self) -> None:
+        """The program ends, or somebody cancelled a step: no outcome, no death, and whoever looks next goes on."""
         if not self.over:
-            self.unload()
-            self._keeper.dropped(self)
+            self._around.journal.give_back(self.hold, self._around.clock.now()).add_done_callback(_heard)
+            self.drop()
 
     def unload(self) -> None:
         """Take the body out of memory; nothing that its clean-up code does meanwhile is recorded."""
@@ -490,6 +586,10 @@ class Pass:
         return self._flight.tasks()
 
 
+def _heard(future: asyncio.Future[None]) -> None:
+    future.exception()  # refused: then it is somebody else's run by now
+
+
 def _set(future: asyncio.Future[None], _: object) -> None:
     if not future.done():
         future.set_result(None)
@@ -501,15 +601,3 @@ async def _close_all(generators: Iterable[Any]) -> None:
             await generator.aclose()
         except Exception:
             logger.exception("an async generator that a body left open raised while it was closed")
-
-
-def _explained(error: BaseException) -> BaseException:
-    """The body's error; where asyncio refused something of another loop, with the reason."""
-    if isinstance(error, RuntimeError) and "different" in str(error) and "loop" in str(error):
-        refusal = NotDurable(
-            "the body awaited something that belongs to the application's event loop (a future, a task, a lock, a queue): "
-            "the journal cannot give it back, so this belongs in a step"
-        )
-        refusal.__cause__ = error
-        return refusal
-    return error

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 from ._attempt import Runner
 from ._clock import Clock
@@ -20,6 +21,7 @@ from ._threads import StepThreads
 from ._worker import Worker, WorkerOptions
 from .errors import DurableError, UsageError, WrongLoop
 from .journal import Journal
+from .retry import Retry
 
 __all__ = ["Plan", "Session"]
 
@@ -41,12 +43,16 @@ class Plan:
     clock: Clock
     max_recoveries: int
     max_entries: int
+    retry: Retry
+    chance: Random
     step_threads: int
     step_exists: Callable[[str], bool]
     find: Callable[[str, str], WorkflowSpec | None]
     """Finds a workflow by name and origin among the modules that are imported."""
-    stopped: Callable[[str], None]
-    """Is told the id of each run that has stopped."""
+    look_again: Callable[[str], None]
+    """Is told the id of each run that has stopped, or is no longer driven here."""
+    new_letter: Callable[[str], None]
+    """Is told the id of each run that has failed or was parked here."""
     let_go: Callable[[], None]
     """Is told that the program ends without closing the engine."""
     failpoint: Callable[[str], None]
@@ -68,10 +74,12 @@ class Session:
             vault=plan.vault,
             runner=Runner(plan.vault, self._threads),
             max_entries=plan.max_entries,
+            retry=plan.retry,
+            chance=plan.chance,
             step_exists=plan.step_exists,
             failpoint=plan.failpoint,
         )
-        self.worker = Worker(around, plan.worker, plan.stopped)
+        self.worker = Worker(around, plan.worker, plan.look_again, plan.new_letter)
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._closed = False
@@ -147,11 +155,12 @@ class Session:
             f"{limit} processes in a row died while they drove this run, without one new outcome. Find what kills the "
             "process, then call `resume` on the run."
         )
-        error = self._plan.vault.seal(dump_error(describe(DurableError(why)), 1), "crash_loop")
+        error = self._plan.vault.seal_error(dump_error(describe(DurableError(why)), 1), "crash_loop")
         for row in await self.journal.take_over([other.no for other in dead], limit, error, self._plan.clock.now()):
             if row.state is State.PARKED:
                 logger.error("run %s is parked: %s", row.id, why)
-                self._plan.stopped(row.id)
+                self._plan.look_again(row.id)
+                self._plan.new_letter(row.id)
         for other in dead:
             sweep(side_file(path, other.name))
 
@@ -176,7 +185,15 @@ class Session:
                 self._closed = True
                 self._plan.let_go()
                 for run in self.worker.held():
-                    self.journal.give_back(run.hold, self._plan.clock.now())
+                    given_back = self.journal.give_back(run.hold, self._plan.clock.now())
+                    given_back.add_done_callback(_whatever_came_of_it)
                 self.worker.abandon()
                 self.journal.stop()
                 self._threads.close()
+                if self._lifeline is not None:
+                    self._lifeline.release()  # what the thread still commits is kept in order by the fence
+
+
+def _whatever_came_of_it(write: asyncio.Future[None]) -> None:
+    """Take a refusal as read: the run had ended or was given up in the meantime."""
+    write.exception()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 from ._clock import Alarm
 from ._context import WorkflowSpec
-from ._records import CancelRequest, Claimed
+from ._records import CancelRequest, Claimed, Memory, State
 from ._run import Pass, Surroundings
 from .errors import JournalError
 
@@ -41,23 +40,33 @@ class Worker:
     Args:
         around: What all passes share.
         options: What stays in memory.
-        stopped: Is told the id of each run that has stopped.
+        left: Is told the id of each run whose body has left memory here, because it has stopped or otherwise.
+        new_letter: Is told the id of each run that has failed or was parked here.
     """
 
-    def __init__(self, around: Surroundings, options: WorkerOptions, stopped: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        options: WorkerOptions,
+        left: Callable[[str], None],
+        new_letter: Callable[[str], None],
+    ) -> None:
         self._around = around
         self._options = options
-        self._tell = stopped
+        self._left = left
+        self._new_letter = new_letter
         self._workflows: dict[str, WorkflowSpec] = {}
         self._passes: dict[int, Pass] = {}
         self._by_id: dict[str, Pass] = {}
         self._idle: OrderedDict[int, tuple[Pass, int]] = OrderedDict()
         """Suspended bodies in memory, by the time since when, longest first."""
-        self._due: list[tuple[int, int, Pass]] = []
-        self._numbers = itertools.count()
+        self._due: list[tuple[int, int]] = []
+        """When bodies that rested in memory are due, with the numbers of their runs: a body in here could not leave memory."""
         self._suspect: Pass | None = None
         self._wanted = False
         self._claiming: asyncio.Task[None] | None = None
+        self._cancels: dict[str, CancelRequest] = {}
+        """What came while runs were being claimed: a run may be claimed without the request and not be loaded yet."""
         self._due_alarm: tuple[int, Alarm] | None = None
         self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
@@ -83,7 +92,11 @@ class Worker:
         if self._closed:
             return
         workflow = self._workflows[claimed.row.workflow]
-        self._load(Pass(self._around, self, workflow, claimed, first=True))
+        self._load(Pass(self._around, self, workflow, claimed, memory=Memory(), first=True))
+
+    def has(self, run_id: str) -> bool:
+        """Whether the body of this run is in memory here: then this worker is the first to know of its end."""
+        return run_id in self._by_id
 
     def has_room(self) -> bool:
         """Whether one more body may be in memory; a suspended one makes room."""
@@ -96,12 +109,20 @@ class Worker:
 
     def cancelled(self, run_id: str, request: CancelRequest) -> None:
         """A run that may be driven here is to be cancelled."""
+        if self._claiming is not None:
+            self._cancels[run_id] = request
         run = self._by_id.get(run_id)
         if run is None:
             self.look()
         else:
             run.request_cancel(request)
-            self._around.loop.call_soon(run.wake)
+            self._around.loop.call_soon(self._wake, run)
+
+    def _wake(self, run: Pass) -> None:
+        if run.over:
+            self.look()  # it left memory meanwhile, to make room
+        else:
+            run.wake()
 
     def look(self) -> None:
         """Look for runs to drive, now."""
@@ -133,22 +154,25 @@ class Worker:
         now = self._around.clock.now()
         self._idle[run.hold.run] = (run, now)
         if due is not None:
-            heapq.heappush(self._due, (due, next(self._numbers), run))
+            heapq.heappush(self._due, (due, run.hold.run))
             self._ring_at(due)
         if self._options.unload_after <= 0:
             self._unload(run)
         elif self._unload_alarm is None:
             self._unload_at(now + self._options.unload_after)
+        if self._wanted:
+            self.look()  # a claim was put off for want of room, which a body at rest makes
         self._settle()
 
     def woke(self, run: Pass) -> None:
         """The body is at work again."""
         self._idle.pop(run.hold.run, None)
 
-    def ended(self, run: Pass) -> None:
-        """Forget the body and tell those who wait for its run."""
+    def ended(self, run: Pass, state: State) -> None:
+        """Forget the body; tell of a dead letter."""
         self._forget(run)
-        self._tell(run.row.id)
+        if state in (State.FAILED, State.PARKED):
+            self._new_letter(run.row.id)
 
     def dropped(self, run: Pass) -> None:
         """Forget the body."""
@@ -192,6 +216,9 @@ class Worker:
         if stale is not None:  # it was at rest here, and this worker's own claim took it
             self._forget(stale)
             stale.unload()
+        request = self._cancels.pop(run.row.id, None)
+        if request is not None:
+            run.request_cancel(request)
         self._passes[run.hold.run] = run
         self._by_id[run.row.id] = run
         if run.row.deaths >= _SUSPECT:
@@ -199,10 +226,11 @@ class Worker:
         self._around.loop.call_soon(run.drive)
 
     def _forget(self, run: Pass) -> None:
-        if self._passes.get(run.hold.run) is run:
-            del self._passes[run.hold.run]
+        del self._passes[run.hold.run]
+        self._idle.pop(run.hold.run, None)
+        if self._by_id.get(run.row.id) is run:  # else a new run has taken the place and the id of this one
             del self._by_id[run.row.id]
-            self._idle.pop(run.hold.run, None)
+            self._left(run.row.id)
         if run is self._suspect:
             self._suspect = None
             self.look()
@@ -242,14 +270,12 @@ class Worker:
         return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects)
 
     async def _load_claimed(self, claimed: Claimed) -> None:
-        journal = self._around.journal
-        entries = await journal.entries(claimed.hold.run)
-        waits = await journal.waits(claimed.hold.run)
+        memory = await self._around.journal.memory(claimed.hold.run)
         if self._closed:
             return
         workflow = self._workflows[claimed.row.workflow]
         first = claimed.hold.epoch == 1
-        self._load(Pass(self._around, self, workflow, claimed, entries=entries, waits=waits, first=first))
+        self._load(Pass(self._around, self, workflow, claimed, memory=memory, first=first))
 
     async def _note_next_due(self) -> None:
         due = await self._around.journal.next_due(self._workflows.keys())
@@ -258,6 +284,7 @@ class Worker:
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None
+        self._cancels.clear()
         if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
             level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
             logger.log(level, "looking for runs to drive failed", exc_info=error)
@@ -279,8 +306,8 @@ class Worker:
         self._due_alarm = None
         now = self._around.clock.now()
         while self._due and self._due[0][0] <= now:
-            _, _, run = heapq.heappop(self._due)
-            if run.at_rest:
+            run = self._passes.get(heapq.heappop(self._due)[1])
+            if run is not None and run.at_rest:
                 run.wake()
         if self._due:
             self._ring_at(self._due[0][0])

@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import inspect
 import logging
 import os
-import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import Token
 from dataclasses import replace
 from datetime import datetime, timedelta
 from inspect import BoundArguments
 from pathlib import Path
+from random import Random
 from types import TracebackType
-from typing import Any, Literal, Self, TypeGuard, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from ._clock import Clock, SystemClock, from_datetime, microseconds
-from ._codec import Codec, Vault
-from ._context import NOWHERE, EngineScope, Scope, StartOptions, WorkflowSpec, scope
-from ._definition import Step, Workflow
-from ._handle import Run
+from ._clock import Clock, SystemClock, microseconds
+from ._codec import Codec, Vault, describe, dump_error
+from ._context import NOWHERE, EngineScope, Scope, StartOptions, WorkflowSpec, not_in_body, scope
+from ._definition import Workflow
+from ._handle import DeadLetter, Run
 from ._ids import Ids, check_name, new_id
+from ._lookup import imported_workflow, query_of, shape_of, step_exists
 from ._records import (
     CancelRequest,
     Claimed,
     HistoryEntry,
     NewRun,
+    Reason,
+    Resumption,
     RunInfo,
     RunQuery,
     RunRow,
+    Settlement,
     Started,
     State,
     StateName,
 )
 from ._session import Plan, Session
-from ._view import history_of, info_of, plain
+from ._view import history_of, info_of, letter_of, plain
 from ._worker import WorkerOptions
-from .errors import EngineClosed, UnknownRun, UsageError
+from .errors import AmbiguousStep, EngineClosed, UnknownRun, UsageError, WrongState
 from .journal import Journal
+from .retry import Retry
 
 __all__ = ["Engine"]
 
@@ -47,7 +52,7 @@ T = TypeVar("T")
 logger = logging.getLogger("durable_sqlite")
 
 _PAGE = 100  # runs read at once while listing
-_LOOK_AGAIN = 0.25  # seconds between looks at a run that another process drives
+_LOOK_AGAIN = 0.25  # seconds between looks at a run that is not driven here
 
 
 def _nothing(_: str) -> None:
@@ -64,6 +69,7 @@ class Engine:
         path: The journal's file, or `:memory:` for one that ends with the engine.
         workflows: Workflows whose runs may be driven here; starting one makes it known as well, and so does having its
             module imported.
+        retry: When a failed attempt is followed by another, for steps that do not say it themselves; else never.
         synchronous: `full` lets every acknowledged write survive power loss; `normal` is faster and may lose the last ones
             then, though never after a mere crash of the process.
         drive: Whether this engine drives runs; without it, it is a client that starts, asks and acts.
@@ -73,6 +79,7 @@ class Engine:
         payload_limit: The largest encoded value in bytes.
         max_entries: How many entries a run may have.
         step_threads: How many threads run synchronous steps.
+        on_dead_letter: Is called with each run that fails or is parked here, after the commit; it may be asynchronous.
         codec: Turns encoded bytes into stored bytes, for compression or encryption.
         clock: The time; for tests.
     """
@@ -82,6 +89,7 @@ class Engine:
         path: str | os.PathLike[str],
         *,
         workflows: Collection[Workflow[..., Any]] | None = None,
+        retry: Retry | None = None,
         synchronous: Literal["full", "normal"] = "full",
         drive: bool = True,
         max_resident: int = 10_000,
@@ -90,6 +98,7 @@ class Engine:
         payload_limit: int = 1_048_576,
         max_entries: int = 100_000,
         step_threads: int = 32,
+        on_dead_letter: Callable[[DeadLetter], Awaitable[None] | None] | None = None,
         codec: Codec | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -113,6 +122,10 @@ class Engine:
         self._max_recoveries = max_recoveries
         self._max_entries = max_entries
         self._step_threads = step_threads
+        if retry is not None and not isinstance(retry, Retry):
+            raise UsageError(f"Engine(retry=...) takes a Retry, not {retry!r}")
+        self._retry = retry or Retry.none()
+        self._chance = Random()  # noqa: S311 - spreads retries, keeps no secret
         self._worker_options = WorkerOptions(max_resident, max(0, microseconds(unload_after)))
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
@@ -122,6 +135,8 @@ class Engine:
         self._state: Literal["new", "open", "closed"] = "new"
         self._session: Session | None = None
         self._token: Token[Scope] | None = None
+        self._on_dead_letter = on_dead_letter
+        self._telling: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     # Life ------------------------------------------------------------------------------------------------------------
@@ -177,10 +192,13 @@ class Engine:
             clock=self._clock,
             max_recoveries=self._max_recoveries,
             max_entries=self._max_entries,
+            retry=self._retry,
+            chance=self._chance,
             step_threads=self._step_threads,
-            step_exists=_step_exists,
-            find=_imported,
-            stopped=self._stopped,
+            step_exists=step_exists,
+            find=imported_workflow,
+            look_again=self._look_again,
+            new_letter=self._new_letter,
             let_go=self._let_go,
             failpoint=self._failpoint,
         )
@@ -229,16 +247,20 @@ class Engine:
         Raises:
             UnknownRun: There is no run of the id given as `after`.
         """
-        journal = self._open().journal
-        query = self._query(workflow, state, tags, created_from, created_before)
+        query = query_of(workflow, state, tags, created_from, created_before)
         query = replace(query, newest_first=newest_first)
         if after is not None:
             query = replace(query, after=(await self._row(after)).no)
+        async for row in self._pages(query, limit):
+            yield await self._info(row)
+
+    async def _pages(self, query: RunQuery, limit: int | None) -> AsyncIterator[RunRow]:
+        """The runs that a query asks for, a page at a time, so that no read stays open."""
         left = limit
         while left is None or left > 0:
-            page = await journal.runs(replace(query, limit=_PAGE if left is None else min(_PAGE, left)))
+            page = await self._open().journal.runs(replace(query, limit=_PAGE if left is None else min(_PAGE, left)))
             for row in page:
-                yield await self._info(row)
+                yield row
             if len(page) < _PAGE:
                 return
             left = None if left is None else left - len(page)
@@ -254,28 +276,82 @@ class Engine:
         created_before: datetime | None = None,
     ) -> int:
         """How many runs fit all that is given; see `runs`."""
-        return await self._open().journal.count(self._query(workflow, state, tags, created_from, created_before))
+        return await self._open().journal.count(query_of(workflow, state, tags, created_from, created_before))
 
-    def _query(
+    # Dead letters ----------------------------------------------------------------------------------------------------
+
+    async def dead_letters(
         self,
-        workflow: Workflow[..., Any] | str | None,
-        state: State | StateName | Collection[State | StateName] | None,
-        tags: Mapping[str, str] | None,
-        created_from: datetime | None,
-        created_before: datetime | None,
-    ) -> RunQuery:
-        states = (state,) if isinstance(state, str) else tuple(state or ())
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        reason: Reason | str | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        newest_first: bool = True,
+        limit: int | None = None,
+    ) -> AsyncIterator[DeadLetter]:
+        """The runs that failed or are parked and that nobody has discarded; the filters are those of `runs`.
+
+        Args:
+            workflow: Only letters of this workflow, or of this name.
+            reason: Only letters with this reason.
+            tags: Only letters of runs that have all these tags.
+            created_from: Only letters of runs created then or later.
+            created_before: Only letters of runs created earlier.
+            newest_first: Which end to begin at.
+            limit: How many at the most.
+        """
+        query = query_of(workflow, None, tags, created_from, created_before)
+        query = replace(query, letters=True, reason=reason, newest_first=newest_first)
+        async for row in self._pages(query, limit):
+            yield self._letter(row)
+
+    async def redrive(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        reason: Reason | str | None = None,
+        tags: Mapping[str, str] | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[str]:
+        """Give all dead letters that fit a fresh budget, oldest first; the ids of their runs.
+
+        A letter that somebody else redrives at the same moment is left to them.
+        """
+        query = query_of(workflow, None, tags, created_from, created_before)
+        query = replace(query, letters=True, reason=reason, newest_first=False)
+        redriven: list[str] = []
+        async for row in self._pages(query, limit):
+            try:
+                await self.resume(row.id)
+            except WrongState:
+                continue
+            redriven.append(row.id)
+        return redriven
+
+    def _letter(self, row: RunRow) -> DeadLetter:
+        return letter_of(row, Run(self, row.id, plain), self._vault)
+
+    async def _tell(self, run_id: str) -> None:
+        """Tell the application of a new dead letter. What its hook raises is logged and changes nothing."""
         try:
-            wanted = tuple(State(one) for one in states)
-        except ValueError as error:
-            raise UsageError(f"{error}; the states are {', '.join(State)}") from None
-        return RunQuery(
-            workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
-            states=wanted,
-            tags=tuple((tags or {}).items()),
-            created_from=None if created_from is None else from_datetime(created_from),
-            created_before=None if created_before is None else from_datetime(created_before),
-        )
+            row = await self._row(run_id)
+            if self._on_dead_letter is None or row.state not in (State.FAILED, State.PARKED):
+                return
+            answer = self._on_dead_letter(self._letter(row))
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            logger.exception("the hook for dead letters failed at run %s", run_id)
+
+    def _new_letter(self, run_id: str) -> None:
+        if self._on_dead_letter is not None and self._session is not None:
+            task = self._session.loop.create_task(self._tell(run_id))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
 
     # What definitions and handles ask of it --------------------------------------------------------------------------
 
@@ -287,7 +363,9 @@ class Engine:
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop it was opened on."""
-        return self._open().loop
+        if self._session is None:
+            raise EngineClosed(f"{self!r} is not open yet: use it inside `async with`")
+        return self._session.loop
 
     async def start(self, workflow: WorkflowSpec, bound: BoundArguments, options: StartOptions) -> tuple[RunRow, bool]:
         """Start a run, or attach to one; `Workflow.start` is how people do it."""
@@ -305,6 +383,7 @@ class Engine:
             input_digest=workflow.parameters.digest(bound, where),
             at=at,
             tags=options.tags,
+            deadline=options.deadline,
         )
         session.know(workflow)
         drive = self._drives and session.worker.has_room()
@@ -326,30 +405,71 @@ class Engine:
 
     def _cancelled(self, row: RunRow) -> None:
         if row.state.stopped:
-            self._stopped(row.id)
+            self._look_again(row.id)
         elif row.cancel is not None and self._drives and self._session is not None:
             self._session.worker.cancelled(row.id, row.cancel)
 
-    async def resume(self, run_id: str, *, accept_changes: bool) -> None:
-        """Let a parked run go on; `Run.resume` is how people do it."""
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        accept_changes: bool = False,
+        retry: tuple[str, ...] = (),
+        corrected: Mapping[str, Any] | None = None,
+    ) -> Sequence[str]:
+        """Let a failed or parked run go on; `Run.resume` has the details."""
         session = self._open()
-        row = await session.journal.resume(run_id, self._clock.now(), accept_changes=accept_changes)
-        if self._drives and session.recognise(row.workflow, row.origin):
-            session.worker.look()
+        row = await self._row(run_id)
+        known = session.recognise(row.workflow, row.origin)
+        data = None if corrected is None else self._correct(session, row, corrected)
+        how = Resumption(self._clock.now(), accept_changes, retry, data)
+        resumed = await self._committed(session.journal.resume(run_id, how), lambda _: session.worker.look())
+        if not known and self._drives:
+            logger.warning("run %s waits: this process does not know its workflow %s", run_id, row.workflow)
+        return resumed.forgotten
+
+    def _correct(self, session: Session, row: RunRow, corrected: Mapping[str, Any]) -> tuple[bytes, bytes]:
+        workflow = session.worker.knows(row.workflow)
+        if workflow is None:
+            raise UsageError(
+                f"run {row.id}: its input can be corrected only where its workflow {row.workflow} is known"
+            )
+        where = f"run {row.id}: input"
+        bound = workflow.parameters.bind((), corrected)
+        return self._vault.seal(workflow.parameters.dump(bound, where), where), workflow.parameters.digest(bound, where)
+
+    async def settle(self, run_id: str, key: str, value: object, by: str, *, retry: bool = False) -> None:
+        """Decide an at-most-once step that is in doubt; `Run.settle` is how people do it."""
+        session = self._open()
+        row = await self._row(run_id)
+        memory = await session.journal.memory(row.no)
+        name = next((intent.name for intent in memory.intents if intent.key == key), "")
+        where = f"run {run_id}, step {key}: the decided value"
+        payload = None if retry else self._vault.seal(shape_of(name).dump(value, where), where)
+        said = AmbiguousStep(
+            f"nobody knew whether it had its effect; {by or 'somebody'} decided that it is tried again"
+        )
+        error = self._vault.seal_error(dump_error(describe(said), 1), where)
+        settlement = Settlement(key, by, self._clock.now(), payload, error)
+        await self._committed(session.journal.settle(run_id, settlement), lambda _: session.worker.look())
+
+    async def discard(self, run_id: str) -> None:
+        """Mark a dead letter as seen to; `Run.discard` is how people do it."""
+        await self._open().journal.discard(run_id, self._clock.now())
 
     async def stopped(self, run_id: str, timeout: float | None) -> RunRow:
         """Wait until a run has stopped."""
-        loop = self._open().loop
         async with asyncio.timeout(timeout):
             while True:
-                waiter: asyncio.Future[None] = loop.create_future()
+                session = self._open()
+                waiter: asyncio.Future[None] = session.loop.create_future()
                 waiters = self._waiting.setdefault(run_id, [])
                 waiters.append(waiter)
                 try:
-                    row = await self._row(run_id)
-                    if row.state.stopped:
+                    driven_here = session.worker.has(run_id)
+                    if not driven_here and (row := await self._row(run_id)).state.stopped:
                         return row
-                    await asyncio.wait((waiter,), timeout=_LOOK_AGAIN)
+                    await asyncio.wait((waiter,), timeout=None if driven_here else _LOOK_AGAIN)
                     if waiter.done():
                         waiter.result()
                 finally:
@@ -364,7 +484,7 @@ class Engine:
     async def history(self, run_id: str) -> Sequence[HistoryEntry]:
         """What a run has recorded; `Run.history` is how people ask."""
         row = await self._row(run_id)
-        return [history_of(run_id, entry, self._vault) for entry in await self._open().journal.entries(row.no)]
+        return history_of(row, await self._open().journal.memory(row.no), self._vault)
 
     def unseal(self, data: bytes, where: str) -> bytes:
         """Encoded bytes of stored bytes."""
@@ -381,7 +501,9 @@ class Engine:
         Raises:
             EngineClosed: Nothing is: not yet, or not any more.
             WrongLoop: It was opened on another loop or in another process.
+            NotDurable: The caller is the body of a workflow.
         """
+        not_in_body("asking the engine")
         if self._state == "closed":
             raise EngineClosed(f"{self!r} was closed: what is to be done belongs inside its `async with`")
         if self._session is None:
@@ -399,7 +521,8 @@ class Engine:
         write.add_done_callback(done)
         return await asyncio.shield(write)
 
-    def _stopped(self, run_id: str) -> None:
+    def _look_again(self, run_id: str) -> None:
+        """Let those who wait for a run look again."""
         for waiter in self._waiting.get(run_id, ()):
             if not waiter.done():
                 waiter.set_result(None)
@@ -415,29 +538,3 @@ class Engine:
         waits = await session.journal.waits(row.no) if row.state is State.SUSPENDED else []
         unknown = self._drives and session.worker.knows(row.workflow) is None
         return info_of(row, waits, self._vault, unknown=unknown)
-
-
-def _step_exists(name: str) -> bool:
-    """Whether a step of this name is defined anywhere in this process.
-
-    Asked only when the code of a run has changed, so looking through all objects is dear and rare; a register of steps would
-    be cheap and global.
-    """
-    return any(isinstance(thing, Step) and thing.name == name for thing in gc.get_objects())
-
-
-def _imported(name: str, origin: str) -> WorkflowSpec | None:
-    """The workflow of this name where the journal says it was defined, if that module is imported already."""
-    module_name, _, qualname = origin.partition(":")
-    main = sys.modules["__main__"]
-    here = Path(getattr(main, "__file__", None) or "").stem
-    spec = getattr(main, "__spec__", None)
-    names = {here} if spec is None else {spec.name, spec.name.removesuffix(".__main__")}
-    found: Any = main if module_name in names else sys.modules.get(module_name)
-    for part in qualname.split("."):
-        found = getattr(found, part, None)
-    return found.spec if _is_workflow(found) and found.name == name else None
-
-
-def _is_workflow(thing: object) -> TypeGuard[Workflow[..., Any]]:
-    return isinstance(thing, Workflow)

@@ -10,9 +10,12 @@ DurableError
 │   └── NotDurable                a body asked for something the journal cannot give back
 ├── DefinitionError               a decorator was given something it cannot take
 ├── StepFailed                    a step raised; what it raised is described
+├── Permanent                     raised by a step: to try again is of no use (defined in `retry`)
+├── RetryAfter                    raised by a step: when to try again (defined in `retry`)
 ├── BodyError                     the body broke a rule of this library
 │   ├── DuplicateKey              one explicit key twice in a run
 │   └── OpenBranches              the body returned while branches were still open
+├── AmbiguousStep                 nobody knows whether an at-most-once step had its effect
 ├── ReplayDiverged                the code asked for something else than the journal holds
 │   └── SuspendedStepConflict     a step met the entry of a wait, or the reverse
 ├── RunError                      about one run
@@ -44,6 +47,7 @@ import builtins
 from dataclasses import dataclass
 
 __all__ = [
+    "AmbiguousStep",
     "BodyError",
     "DefinitionError",
     "DuplicateKey",
@@ -150,13 +154,15 @@ class StepFailed(DurableError):
         key: The key of the step in its run.
         record: What the last attempt raised.
         attempts: How many attempts were made.
+        reason: Why it was not tried again: `retries_exhausted` or `permanent`.
     """
 
-    def __init__(self, key: str, record: ErrorRecord, attempts: int = 1) -> None:
-        super().__init__(key, record, attempts)
+    def __init__(self, key: str, record: ErrorRecord, attempts: int = 1, reason: str = "") -> None:
+        super().__init__(key, record, attempts, reason)
         self.key = key
         self.record = record
         self.attempts = attempts
+        self.reason = reason
 
     @property
     def type(self) -> str:
@@ -180,10 +186,10 @@ class StepFailed(DurableError):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, StepFailed):
             return NotImplemented
-        return (self.key, self.record, self.attempts) == (other.key, other.record, other.attempts)
+        return self.args == other.args
 
     def __hash__(self) -> int:
-        return hash((self.key, self.record, self.attempts))
+        return hash(self.args)
 
     def __str__(self) -> str:
         tries = "" if self.attempts == 1 else f" after {self.attempts} attempts"
@@ -200,6 +206,10 @@ class DuplicateKey(BodyError):
 
 class OpenBranches(BodyError):
     """The body returned while branches or calls were still open."""
+
+
+class AmbiguousStep(DurableError):
+    """Nobody knows whether an at-most-once step had its effect: a person must decide."""
 
 
 class ReplayDiverged(DurableError):

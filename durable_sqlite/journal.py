@@ -17,14 +17,20 @@ from typing import Protocol
 from ._records import (
     CancelRequest,
     Claimed,
+    End,
     Entry,
+    FailedAttempt,
     Hold,
     IfExists,
+    Intent,
+    Memory,
     NewRun,
+    Resumed,
+    Resumption,
     RunQuery,
     RunRow,
+    Settlement,
     Started,
-    State,
     Suspension,
     Wait,
     WorkerRow,
@@ -77,12 +83,34 @@ class Journal(Protocol):
         """
         ...
 
-    def resume(self, run_id: str, at: int, *, accept_changes: bool) -> asyncio.Future[RunRow]:
-        """Make a parked run pending again, with a fresh count of deaths; the run afterwards.
+    def resume(self, run_id: str, how: Resumption) -> asyncio.Future[Resumed]:
+        """Make a failed or parked run pending again, with a fresh count of deaths.
+
+        The failures that are found in its error are forgotten, with their attempts, and so is what was asked for after the
+        body saw them. Of two at once one wins.
 
         Raises:
             UnknownRun: No run has this id.
-            WrongState: The run is not parked.
+            WrongState: The run is neither failed nor parked; or `retry` names what is not recorded; or there is an input to
+                be corrected, and something is recorded already.
+        """
+        ...
+
+    def discard(self, run_id: str, at: int) -> asyncio.Future[RunRow]:
+        """Mark a dead letter as seen to; it changes no state, and twice is harmless.
+
+        Raises:
+            UnknownRun: No run has this id.
+            WrongState: The run is neither failed nor parked.
+        """
+        ...
+
+    def settle(self, run_id: str, how: Settlement) -> asyncio.Future[RunRow]:
+        """Decide an at-most-once step of a run that is parked as ambiguous, and make the run pending again.
+
+        Raises:
+            UnknownRun: No run has this id.
+            WrongState: The run is not parked as ambiguous, or nothing of this key is in doubt.
         """
         ...
 
@@ -113,6 +141,14 @@ class Journal(Protocol):
         """Append one outcome. A second outcome for a key is refused by the journal itself."""
         ...
 
+    def intend(self, hold: Hold, intent: Intent) -> asyncio.Future[None]:
+        """Note that an at-most-once step is about to begin; again is harmless."""
+        ...
+
+    def fail(self, hold: Hold, attempt: FailedAttempt) -> asyncio.Future[None]:
+        """Keep a failed attempt, and when the next one may begin."""
+        ...
+
     def amend(
         self, hold: Hold, changed: Sequence[tuple[str, str, bytes]], removed: Sequence[str]
     ) -> asyncio.Future[None]:
@@ -136,8 +172,8 @@ class Journal(Protocol):
         """
         ...
 
-    def end(self, hold: Hold, state: State, reason: str, result: bytes | None, at: int) -> asyncio.Future[None]:
-        """Stop the run for good, or park it."""
+    def end(self, hold: Hold, end: End) -> asyncio.Future[None]:
+        """Stop the run for good, or park it. With a failed or parked run this is its dead letter."""
         ...
 
     def give_back(self, hold: Hold, at: int) -> asyncio.Future[None]:
@@ -171,6 +207,10 @@ class Journal(Protocol):
 
     async def entries(self, run: int) -> list[Entry]:
         """All entries of a run by their order, `removed` ones included."""
+        ...
+
+    async def memory(self, run: int) -> Memory:
+        """All that is known of what a run has done and waits for: one state of the journal, at one look."""
         ...
 
     async def waits(self, run: int) -> list[Wait]:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from ..errors import DurableError, ErrorRecord, StepFailed, Undecodable
 from ._faithful import PLAIN, same, state
 
-__all__ = ["describe", "dump_declared", "dump_error", "load_declared", "load_error"]
+__all__ = ["StoredError", "describe", "dump_declared", "dump_error", "load_declared", "load_error"]
 
 _OWN_CODE: Final = str(Path(__file__).parent.parent) + "/"
 _MESSAGE: Final = 4_000  # characters
@@ -158,12 +158,21 @@ def _members(error: BaseException, room: _Room, depth: int) -> tuple[ErrorRecord
 # Described errors as bytes --------------------------------------------------------------------------------------------
 
 
-def dump_error(record: ErrorRecord, attempts: int) -> bytes:
-    """A description and the number of attempts as UTF-8 JSON."""
-    return _to_json({"attempts": attempts, "error": _plain(record)})
+class StoredError(NamedTuple):
+    """What a journal keeps of a failure."""
+
+    record: ErrorRecord
+    attempts: int
+    reason: str
+    """Why it was not tried again; empty where nobody asked."""
 
 
-def load_error(data: bytes) -> tuple[ErrorRecord, int]:
+def dump_error(record: ErrorRecord, attempts: int, reason: str = "") -> bytes:
+    """A description, the number of attempts, and why it was not tried again, as UTF-8 JSON."""
+    return _to_json({"attempts": attempts, "error": _plain(record)} | ({"reason": reason} if reason else {}))
+
+
+def load_error(data: bytes) -> StoredError:
     """What `dump_error` was given.
 
     Raises:
@@ -171,7 +180,7 @@ def load_error(data: bytes) -> tuple[ErrorRecord, int]:
     """
     try:
         stored = json.loads(data)
-        return _record(stored["error"]), _number(stored["attempts"])
+        return StoredError(_record(stored["error"]), _number(stored["attempts"]), _text(stored.get("reason", "")))
     except Exception as error:
         raise _damaged(error) from error
 

@@ -15,14 +15,20 @@ from typing import TypeVar
 from .._records import (
     CancelRequest,
     Claimed,
+    End,
     Entry,
+    FailedAttempt,
     Hold,
     IfExists,
+    Intent,
+    Memory,
     NewRun,
+    Resumed,
+    Resumption,
     RunQuery,
     RunRow,
+    Settlement,
     Started,
-    State,
     Suspension,
     Wait,
     WorkerRow,
@@ -123,8 +129,8 @@ class SqliteJournal:
     async def _inspect(self) -> None:
         # On a thread of our own kind. The loop's executor could not be shut down where the main thread has ended.
         aside = Link(connect.MEMORY)
-        await aside.open()
         try:
+            await aside.open()
             await aside.run(lambda _connection: connect.inspect(self.path, self._failpoint or _nothing))
         finally:
             await aside.close()
@@ -191,7 +197,9 @@ class SqliteJournal:
         try:
             await writer.serve(pauses)
         except asyncio.CancelledError:
-            # The loop ends, or `stop` was called. The end of a program is no outcome: let go, quietly.
+            # The loop ends, or `stop` was called. The end of a program is no outcome: let go, quietly. Where the loop
+            # ends, all else in it hears of it in the same turn, and what is given back then is still taken.
+            await asyncio.sleep(0)
             writer.finish()
             await self._let_go()
             writer.fail(EngineClosed(f"the journal {self.path} was let go before this write was committed"))
@@ -274,9 +282,17 @@ class SqliteJournal:
         """Ask a run to end; the run afterwards."""
         return self._submit(lambda desk: verbs.cancel(desk, run_id, request), drives=False)
 
-    def resume(self, run_id: str, at: int, *, accept_changes: bool) -> asyncio.Future[RunRow]:
-        """Make a parked run pending again; the run afterwards."""
-        return self._submit(lambda desk: verbs.resume(desk, run_id, at, accept_changes=accept_changes), drives=False)
+    def resume(self, run_id: str, how: Resumption) -> asyncio.Future[Resumed]:
+        """Make a failed or parked run pending again."""
+        return self._submit(lambda desk: verbs.resume(desk, run_id, how), drives=False)
+
+    def settle(self, run_id: str, how: Settlement) -> asyncio.Future[RunRow]:
+        """Decide what is in doubt, and make the run pending again."""
+        return self._submit(lambda desk: verbs.settle(desk, run_id, how), drives=False)
+
+    def discard(self, run_id: str, at: int) -> asyncio.Future[RunRow]:
+        """Mark a dead letter as seen to."""
+        return self._submit(lambda desk: verbs.discard(desk, run_id, at), drives=False)
 
     # Writes of the worker --------------------------------------------------------------------------------------------
 
@@ -294,6 +310,14 @@ class SqliteJournal:
         """Append one outcome."""
         return self._submit(lambda desk: verbs.record(desk, hold, entry))
 
+    def intend(self, hold: Hold, intent: Intent) -> asyncio.Future[None]:
+        """Note that an at-most-once step is about to begin."""
+        return self._submit(lambda desk: verbs.intend(desk, hold, intent))
+
+    def fail(self, hold: Hold, attempt: FailedAttempt) -> asyncio.Future[None]:
+        """Keep a failed attempt, and when the next one may begin."""
+        return self._submit(lambda desk: verbs.fail(desk, hold, attempt))
+
     def amend(
         self, hold: Hold, changed: Sequence[tuple[str, str, bytes]], removed: Sequence[str]
     ) -> asyncio.Future[None]:
@@ -308,9 +332,9 @@ class SqliteJournal:
         """Give the run back until one of `waits` is over, unless news has come for it."""
         return self._submit(lambda desk: verbs.suspend(desk, hold, waits, at))
 
-    def end(self, hold: Hold, state: State, reason: str, result: bytes | None, at: int) -> asyncio.Future[None]:
+    def end(self, hold: Hold, end: End) -> asyncio.Future[None]:
         """Stop the run for good, or park it."""
-        return self._submit(lambda desk: verbs.end(desk, hold, state, reason, result=result, at=at))
+        return self._submit(lambda desk: verbs.end(desk, hold, end))
 
     def give_back(self, hold: Hold, at: int) -> asyncio.Future[None]:
         """Make a run pending again without counting a death."""
@@ -358,6 +382,10 @@ class SqliteJournal:
     async def entries(self, run: int) -> list[Entry]:
         """All entries of a run by their order, `removed` ones included."""
         return await self._read(lambda tables: queries.entries(tables, run))
+
+    async def memory(self, run: int) -> Memory:
+        """All that is known of what a run has done and waits for."""
+        return await self._read(lambda tables: queries.memory(tables, run))
 
     async def waits(self, run: int) -> list[Wait]:
         """What a run waited for when it was last suspended."""

@@ -85,7 +85,15 @@ class Link:
         return self._open
 
     async def open(self) -> None:
-        """Connect."""
+        """Connect. Cancelled meanwhile, it waits for the connection all the same, so that somebody can close it."""
+        connecting = asyncio.ensure_future(self._connect())
+        try:
+            await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            await asyncio.wait((connecting,))
+            raise
+
+    async def _connect(self) -> None:
         await self._db
         self._open = True
 

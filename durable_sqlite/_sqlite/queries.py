@@ -6,10 +6,23 @@ import json
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from .._records import Entry, RunQuery, RunRow, Wait, WorkerRow
+from .._records import Entry, FailedAttempt, Intent, Memory, RunQuery, RunRow, Wait, WorkerRow
 from .rows import Tables, entry_of, wait_of, worker_of
 
-__all__ = ["Look", "backlog", "compose", "count", "entries", "next_due", "run", "runs", "snapshot", "waits", "workers"]
+__all__ = [
+    "Look",
+    "backlog",
+    "compose",
+    "count",
+    "entries",
+    "memory",
+    "next_due",
+    "run",
+    "runs",
+    "snapshot",
+    "waits",
+    "workers",
+]
 
 T = TypeVar("T")
 
@@ -29,11 +42,13 @@ def compose(tables: Tables, query: RunQuery) -> tuple[str, dict[str, object]]:
     """The conditions of a query out of named fragments; every value is bound."""
     fragments: list[str] = []
     values: dict[str, object] = {}
-    for field in ("workflow", "created_from", "created_before"):
+    for field in ("workflow", "reason", "created_from", "created_before"):
         value = getattr(query, field)
         if value is not None:
             fragments.append(tables.sql[f"where_{field}"])
             values[field] = value
+    if query.letters:
+        fragments.append(tables.sql["where_letters"])
     if query.states:
         # The parameters are numbered, so the fragment is made here.
         names = [f"state_{number}" for number in range(len(query.states))]
@@ -73,6 +88,13 @@ def count(tables: Tables, query: RunQuery) -> int:
 def entries(tables: Tables, number: int) -> list[Entry]:
     """All entries of a run by their order."""
     return [entry_of(row) for row in tables.all("entries", {"run": number})]
+
+
+def memory(tables: Tables, number: int) -> Memory:
+    """All that is known of what a run has done and waits for."""
+    attempts = [FailedAttempt(*row) for row in tables.all("attempts", {"run": number})]
+    intents = [Intent(*row) for row in tables.all("intents", {"run": number})]
+    return Memory(entries(tables, number), waits(tables, number), attempts, intents)
 
 
 def waits(tables: Tables, number: int) -> list[Wait]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +68,14 @@ def run_of(row: Row, tags: Mapping[str, str]) -> RunRow:
         epoch,
         deaths,
         accept_changes,
-        *request,
+        cancel_at,
+        cancel_reason,
+        cancel_by,
+        deadline_at,
+        deadline_length,
+        interrupted,
+        failed_keys,
+        discarded_at,
     ) = row
     return RunRow(
         no=no,
@@ -89,16 +97,33 @@ def run_of(row: Row, tags: Mapping[str, str]) -> RunRow:
         epoch=epoch,
         deaths=deaths,
         accept_changes=bool(accept_changes),
-        cancel=None if request[0] is None else CancelRequest(*request),
+        cancel=None if cancel_at is None else CancelRequest(cancel_at, cancel_reason, cancel_by),
         tags=tags,
+        deadline_at=deadline_at,
+        deadline_length=deadline_length,
+        interrupted=bool(interrupted),
+        failed_keys=tuple(json.loads(failed_keys)),
+        discarded_at=discarded_at,
     )
 
 
 def entry_of(row: Row) -> Entry:
     """An entry from a row of `entries`."""
-    seq, key, kind, name, digest, outcome, payload, asked, started_at, at, attempts, removed = row
+    seq, key, kind, name, digest, outcome, payload, asked, started_at, at, attempts, removed, decided_by = row
     return Entry(
-        seq, key, Kind(kind), name, digest, Outcome(outcome), payload, asked, started_at, at, attempts, bool(removed)
+        seq=seq,
+        key=key,
+        kind=Kind(kind),
+        name=name,
+        digest=digest,
+        outcome=Outcome(outcome),
+        payload=payload,
+        asked=asked,
+        started_at=started_at,
+        at=at,
+        attempts=attempts,
+        removed=bool(removed),
+        decided_by=decided_by,
     )
 
 

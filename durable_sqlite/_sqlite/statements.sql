@@ -28,7 +28,7 @@ SELECT no, name, pid, started_at FROM workers WHERE no <> :me ORDER BY no;
 
 -- An orderly close gives back what the worker drives: no death, and the count of deaths begins anew.
 -- name: release
-UPDATE runs SET state = 'pending', owner = NULL, deaths = 0, updated_at = :at WHERE owner = :me;
+UPDATE runs SET state = 'pending', owner = NULL, deaths = 0, interrupted = 1, updated_at = :at WHERE owner = :me;
 
 -- The owner's runs were given back or freed before: the reference from runs to workers makes sure of it.
 -- name: strike
@@ -47,9 +47,11 @@ DELETE FROM runs WHERE no = :run;
 -- The first hold has epoch 1; a run that nobody drives yet has had none.
 -- name: insert_run
 INSERT INTO runs (
-    id, uid, workflow, origin, version, state, input_digest, created_at, updated_at, owner, epoch, input
+    id, uid, workflow, origin, version, state, input_digest, created_at, updated_at, owner, epoch, input,
+    deadline_at, deadline_length
 ) VALUES (
-    :id, :uid, :workflow, :origin, :version, :state, :input_digest, :at, :at, :owner, :epoch, :input
+    :id, :uid, :workflow, :origin, :version, :state, :input_digest, :at, :at, :owner, :epoch, :input,
+    :at + :deadline, :deadline
 );
 
 -- Tags are fixed at the start.
@@ -68,17 +70,51 @@ WHERE no = :run AND cancel_at IS NULL;
 UPDATE runs SET state = 'cancelled', reason = cancel_reason, ended_at = :at
 WHERE no = :run AND state = 'pending' AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.run = runs.no);
 
--- Only a parked run waits for a person.
+-- Only a dead letter waits for a person.
 -- name: resume
 UPDATE runs SET
     state = 'pending', reason = '', result = NULL, ended_at = NULL, deaths = 0, accept_changes = :accept,
-    updated_at = :at
-WHERE no = :run AND state = 'parked';
+    failed_keys = '[]', discarded_at = NULL, updated_at = :at,
+    deadline_at = CASE WHEN reason = 'deadline' THEN :at + deadline_length ELSE deadline_at END
+WHERE no = :run AND state IN ('failed', 'parked');
+
+-- What the body saw first of all that is to be tried again.
+-- name: first_to_forget
+SELECT min(seq) FROM entries WHERE run = :run AND key IN (SELECT value FROM json_each(:keys) AS w);
+
+-- The failures themselves, and whatever the body asked for after it saw the first of them.
+-- name: to_forget
+SELECT key FROM entries
+WHERE run = :run AND (key IN (SELECT value FROM json_each(:keys) AS w) OR asked >= :first)
+ORDER BY seq;
+
+-- name: forget_entry
+DELETE FROM entries WHERE run = :run AND key = :key;
+
+-- A fresh budget: the attempts of what is tried again, and of what the body had not got an outcome of.
+-- name: forget_attempts
+DELETE FROM attempts WHERE run = :run AND (
+    key IN (SELECT value FROM json_each(:keys) AS w)
+    OR NOT EXISTS (SELECT 1 FROM entries WHERE entries.run = attempts.run AND entries.key = attempts.key));
+
+-- name: has_entries
+SELECT EXISTS (SELECT 1 FROM entries WHERE run = :run);
+
+-- name: has_entry
+SELECT 1 FROM entries WHERE run = :run AND key = :key;
+
+-- name: correct_input
+UPDATE runs SET input = :input, input_digest = :digest WHERE no = :run;
+
+-- Seen to is seen to: the first time stays.
+-- name: discard
+UPDATE runs SET discarded_at = coalesce(discarded_at, :at) WHERE no = :run AND state IN ('failed', 'parked');
 
 -- The worker's hold is checked in the write itself: no row, no right.
 -- name: end
 UPDATE runs SET
-    state = :state, reason = :reason, result = :result, ended_at = :at, updated_at = :at, owner = NULL, deaths = 0
+    state = :state, reason = :reason, result = :result, ended_at = :at, updated_at = :at, owner = NULL, deaths = 0,
+    interrupted = 0, failed_keys = :failed_keys
 WHERE no = :run AND owner = :me AND epoch = :epoch;
 
 -- A run that has ended, or is suspended anew, no longer waits for what it waited for.
@@ -136,11 +172,46 @@ SELECT
     no, :key, :seq, :kind, :name, :digest, :outcome, :asked, :started_at, :at, :attempts, :removed, :payload
 FROM runs WHERE no = :run AND owner = :me AND epoch = :epoch;
 
+-- name: intend
+INSERT INTO intents (run, key, name, digest, asked, at)
+SELECT no, :key, :name, :digest, :asked, :at FROM runs WHERE no = :run AND owner = :me AND epoch = :epoch
+ON CONFLICT (run, key) DO UPDATE SET at = excluded.at;
+
+-- In doubt is what was about to begin and has no outcome.
+-- name: doubtful
+SELECT name, digest, asked, at FROM intents
+WHERE run = :run AND key = :key
+    AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.run = intents.run AND entries.key = intents.key);
+
+-- The decision takes the next place in the run's order.
+-- name: decide_value
+INSERT INTO entries (
+    run, key, seq, kind, name, digest, outcome, asked, started_at, recorded_at, attempts, removed, decided_by, payload)
+SELECT :run, :key, coalesce(max(seq), 0) + 1, 'step', :name, :digest, 'value', :asked, :began, :at, 1, 0, :by, :payload
+FROM entries WHERE run = :run;
+
+-- name: decide_retry
+INSERT INTO attempts (run, key, number, started_at, ended_at, next_at, error)
+SELECT :run, :key, coalesce(max(number), 0) + 1, :began, :at, :at, :error FROM attempts WHERE run = :run AND key = :key;
+
+-- name: forget_intent
+DELETE FROM intents WHERE run = :run AND key = :key;
+
+-- name: intents
+SELECT key, name, digest, asked, at FROM intents WHERE run = :run ORDER BY key;
+
+-- One row a failed attempt, conditional on the hold like any other.
+-- name: fail
+INSERT INTO attempts (run, key, number, started_at, ended_at, next_at, error)
+SELECT no, :key, :number, :started_at, :at, :next_at, :error
+FROM runs WHERE no = :run AND owner = :me AND epoch = :epoch;
+
 -- Whether this worker holds the run, and the request to cancel that the body has not been given yet.
 -- name: held
 SELECT
     cancel_at, cancel_reason, cancel_by,
-    cancel_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.run = runs.no AND key = :cancel_key)
+    cancel_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.run = runs.no AND key = :cancel_key),
+    deadline_at
 FROM runs WHERE no = :run AND owner = :me AND epoch = :epoch;
 
 -- A person accepted that this call is made differently now.
@@ -160,10 +231,11 @@ VALUES (:run, :key, :kind, :name, :since, :deadline);
 
 -- A suspended run belongs to nobody. That it came this far without killing anyone clears it.
 -- name: suspend
-UPDATE runs SET state = 'suspended', owner = NULL, due_at = :due, deaths = 0, updated_at = :at WHERE no = :run;
+UPDATE runs SET state = 'suspended', owner = NULL, due_at = :due, deaths = 0, interrupted = 0, updated_at = :at
+WHERE no = :run;
 
 -- name: give_back
-UPDATE runs SET state = 'pending', owner = NULL, updated_at = :at
+UPDATE runs SET state = 'pending', owner = NULL, interrupted = 1, updated_at = :at
 WHERE no = :run AND owner = :me AND epoch = :epoch;
 
 -- What a dead worker drove.
@@ -175,12 +247,13 @@ SELECT no, deaths, survived FROM runs WHERE owner = :owner ORDER BY no;
 SELECT count(*) FROM entries WHERE run = :run;
 
 -- name: free
-UPDATE runs SET state = 'pending', owner = NULL, deaths = :deaths, survived = :survived, updated_at = :at
+UPDATE runs SET
+    state = 'pending', owner = NULL, deaths = :deaths, survived = :survived, interrupted = 1, updated_at = :at
 WHERE no = :run;
 
 -- name: park
 UPDATE runs SET
-    state = 'parked', reason = :reason, result = :result, ended_at = :at, owner = NULL,
+    state = 'parked', reason = :reason, result = :result, ended_at = :at, owner = NULL, interrupted = 1,
     deaths = :deaths, survived = :survived, updated_at = :at
 WHERE no = :run;
 
@@ -194,7 +267,8 @@ SELECT id, state, owner, epoch FROM runs WHERE no = :run;
 -- name: run_select
 SELECT
     no, id, uid, workflow, origin, version, state, reason, input, input_digest, result, created_at, updated_at,
-    ended_at, due_at, owner, epoch, deaths, accept_changes, cancel_at, cancel_reason, cancel_by
+    ended_at, due_at, owner, epoch, deaths, accept_changes, cancel_at, cancel_reason, cancel_by,
+    deadline_at, deadline_length, interrupted, failed_keys, discarded_at
 FROM runs
 
 -- name: run_count
@@ -208,6 +282,13 @@ WHERE id = :id
 
 -- name: where_workflow
 workflow = :workflow
+
+-- name: where_reason
+reason = :reason
+
+-- The words of the partial index, so that it can serve.
+-- name: where_letters
+state IN ('failed', 'parked') AND discarded_at IS NULL
 
 -- name: where_created_from
 created_at >= :created_from
@@ -236,8 +317,11 @@ SELECT name, value FROM run_tags WHERE run = :run ORDER BY name;
 -- The memory of a run in its one order. The key leads to the rows; a run's own entries are sorted in memory, because an
 -- index on the order would be a second write for every step.
 -- name: entries
-SELECT seq, key, kind, name, digest, outcome, payload, asked, started_at, recorded_at, attempts, removed
+SELECT seq, key, kind, name, digest, outcome, payload, asked, started_at, recorded_at, attempts, removed, decided_by
 FROM entries WHERE run = :run ORDER BY seq;
+
+-- name: attempts
+SELECT key, number, started_at, ended_at, next_at, error FROM attempts WHERE run = :run ORDER BY key, number;
 
 -- name: waits
 SELECT key, kind, name, since_at, deadline_at FROM waits WHERE run = :run ORDER BY since_at, key;

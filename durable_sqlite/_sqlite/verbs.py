@@ -14,12 +14,18 @@ from .._records import (
     CANCEL_KEY,
     CancelRequest,
     Claimed,
+    End,
     Entry,
+    FailedAttempt,
     Hold,
     IfExists,
+    Intent,
     NewRun,
     Reason,
+    Resumed,
+    Resumption,
     RunRow,
+    Settlement,
     Started,
     State,
     Suspension,
@@ -33,12 +39,16 @@ __all__ = [
     "amend",
     "cancel",
     "claim",
+    "discard",
     "end",
+    "fail",
     "give_back",
+    "intend",
     "reclaim",
     "record",
     "release",
     "resume",
+    "settle",
     "settle_changes",
     "start",
     "suspend",
@@ -100,6 +110,7 @@ def _insert(desk: Desk, new: NewRun, *, drive: bool) -> Started:
             "owner": desk.me if held else None,
             "epoch": int(held),
             "input": new.input,
+            "deadline": new.deadline,
         },
     ).lastrowid
     assert no is not None
@@ -125,15 +136,91 @@ def cancel(desk: Desk, run_id: str, request: CancelRequest) -> RunRow | UnknownR
     return desk.run(run.no)
 
 
-def resume(desk: Desk, run_id: str, at: int, *, accept_changes: bool) -> RunRow | UnknownRun | WrongState:
-    """Make a parked run pending again."""
-    taken = desk.first("taken", {"id": run_id})
-    if taken is None:
+def resume(desk: Desk, run_id: str, how: Resumption) -> Resumed | UnknownRun | WrongState:
+    """Make a dead letter pending again, and forget what is to be tried again."""
+    found = desk.runs(desk.sql["where_id"], {"id": run_id})
+    if not found:
         return _unknown(run_id)
-    no, _workflow, _digest, word = taken
-    if not desk.change("resume", {"run": no, "at": at, "accept": int(accept_changes)}):
-        return WrongState(run_id, f"run {run_id} is {word}: only a parked run can be resumed")
-    return desk.run(no)
+    (run,) = found
+    if run.state not in (State.FAILED, State.PARKED):
+        return WrongState(run_id, f"run {run_id} is {run.state}: only a failed or parked run can be resumed")
+    refusal = _unfit(desk, run, how)
+    if refusal is not None:
+        return refusal
+    if how.input is not None:
+        data, digest = how.input
+        desk.change("correct_input", {"run": run.no, "input": data, "digest": digest})
+    forgotten = _forget(desk, run.no, {*run.failed_keys, *how.retry})
+    desk.change("resume", {"run": run.no, "at": how.at, "accept": int(how.accept_changes)})
+    return Resumed(desk.run(run.no), forgotten)
+
+
+def _unfit(desk: Desk, run: RunRow, how: Resumption) -> WrongState | None:
+    """Why a run cannot be resumed in this way."""
+    known = {key for (key,) in desk.all("to_forget", {"run": run.no, "keys": json.dumps(how.retry), "first": None})}
+    unknown = [key for key in how.retry if key not in known]
+    if unknown:
+        return WrongState(run.id, f"run {run.id} has recorded no {', '.join(unknown)}: `history()` lists its keys")
+    ((recorded,),) = desk.all("has_entries", {"run": run.no})
+    if how.input is not None and recorded:
+        return WrongState(
+            run.id,
+            f"run {run.id} has recorded outcomes that belong to its input: start a new run with the corrected one",
+        )
+    return None
+
+
+def _forget(desk: Desk, run: int, keys: Collection[str]) -> tuple[str, ...]:
+    """Forget these outcomes and what was asked for after the first of them was seen; the keys of all that is forgotten."""
+    wanted = {"run": run, "keys": json.dumps(sorted(keys))}
+    ((first,),) = desk.all("first_to_forget", wanted)
+    forgotten = tuple(key for (key,) in desk.all("to_forget", wanted | {"first": first}))
+    for key in forgotten:
+        desk.change("forget_entry", {"run": run, "key": key})
+        desk.change("forget_intent", {"run": run, "key": key})
+    desk.change("forget_attempts", {"run": run, "keys": json.dumps(forgotten)})
+    return forgotten
+
+
+def settle(desk: Desk, run_id: str, how: Settlement) -> RunRow | UnknownRun | WrongState:
+    """Decide what is in doubt."""
+    found = desk.runs(desk.sql["where_id"], {"id": run_id})
+    if not found:
+        return _unknown(run_id)
+    (run,) = found
+    if (run.state, run.reason) != (State.PARKED, Reason.AMBIGUOUS):
+        return WrongState(run_id, f"run {run_id} is {run.state}: only a run that is parked as ambiguous can be settled")
+    doubt = desk.first("doubtful", {"run": run.no, "key": how.key})
+    if doubt is None:
+        return WrongState(run_id, f"run {run_id}: nothing of the key {how.key} is in doubt")
+    name, digest, asked, began = doubt
+    if how.payload is None:
+        again = {"run": run.no, "key": how.key, "began": began, "at": how.at, "error": how.error}
+        desk.change("decide_retry", again)
+        desk.change("forget_intent", {"run": run.no, "key": how.key})
+    else:
+        decision = {
+            "name": name,
+            "digest": digest,
+            "asked": asked,
+            "began": began,
+            "by": how.by,
+            "payload": how.payload,
+        }
+        desk.change("decide_value", {"run": run.no, "key": how.key, "at": how.at, **decision})
+    desk.change("resume", {"run": run.no, "at": how.at, "accept": 0})
+    return desk.run(run.no)
+
+
+def discard(desk: Desk, run_id: str, at: int) -> RunRow | UnknownRun | WrongState:
+    """Mark a dead letter as seen to."""
+    found = desk.runs(desk.sql["where_id"], {"id": run_id})
+    if not found:
+        return _unknown(run_id)
+    (run,) = found
+    if not desk.change("discard", {"run": run.no, "at": at}):
+        return WrongState(run_id, f"run {run_id} is {run.state}: only a failed or parked run is a dead letter")
+    return desk.run(run.no)
 
 
 def _unknown(run_id: str) -> UnknownRun:
@@ -190,6 +277,28 @@ def record(desk: Desk, hold: Hold, entry: Entry) -> LeaseLost | None:
     return None if written else lost(desk, hold)
 
 
+def intend(desk: Desk, hold: Hold, intent: Intent) -> LeaseLost | None:
+    """Note that an at-most-once step is about to begin."""
+    values = desk.holding(
+        hold, key=intent.key, name=intent.name, digest=intent.digest, asked=intent.asked, at=intent.at
+    )
+    return None if desk.change("intend", values) else lost(desk, hold)
+
+
+def fail(desk: Desk, hold: Hold, attempt: FailedAttempt) -> LeaseLost | None:
+    """Keep a failed attempt."""
+    values = desk.holding(
+        hold,
+        key=attempt.key,
+        number=attempt.number,
+        started_at=attempt.started_at,
+        at=attempt.at,
+        next_at=attempt.next_at,
+        error=attempt.error,
+    )
+    return None if desk.change("fail", values) else lost(desk, hold)
+
+
 def amend(
     desk: Desk, hold: Hold, changed: Sequence[tuple[str, str, bytes]], removed: Sequence[str]
 ) -> LeaseLost | None:
@@ -213,7 +322,7 @@ def suspend(desk: Desk, hold: Hold, waits: Sequence[Wait], at: int) -> Suspensio
     held = _held(desk, hold)
     if held is None:
         return lost(desk, hold)
-    *request, news = held
+    *request, news, deadline = held
     if news:
         return Suspension(suspended=False, cancel=CancelRequest(*request))
     desk.change("forget_waits", {"run": hold.run})
@@ -230,14 +339,29 @@ def suspend(desk: Desk, hold: Hold, waits: Sequence[Wait], at: int) -> Suspensio
             },
         )
     due = min((wait.deadline for wait in waits if wait.deadline is not None), default=None)
+    if deadline is not None and not _told_to_end(desk, hold):
+        due = deadline if due is None else min(due, deadline)
     desk.change("suspend", {"run": hold.run, "due": due, "at": at})
     return Suspension(suspended=True)
 
 
-def end(desk: Desk, hold: Hold, state: State, reason: str, *, result: bytes | None, at: int) -> LeaseLost | None:
-    """Stop the run for good, or park it."""
-    if not desk.change("end", desk.holding(hold, state=state, reason=reason, result=result, at=at)):
+def end(desk: Desk, hold: Hold, how: End) -> LeaseLost | None:
+    """Stop the run for good, or park it; a request to cancel that was committed first wins over an end of its own."""
+    held = _held(desk, hold)
+    if held is None:
         return lost(desk, hold)
+    _, why, _, undelivered, _ = held
+    if undelivered and how.state is not State.PARKED:
+        how = End(State.CANCELLED, why, None, how.at)
+    values = desk.holding(
+        hold,
+        state=how.state,
+        reason=how.reason,
+        result=how.result,
+        at=how.at,
+        failed_keys=json.dumps(how.failed_keys),
+    )
+    desk.change("end", values)
     desk.change("forget_waits", {"run": hold.run})
     return None
 
@@ -274,6 +398,11 @@ def release(desk: Desk, at: int) -> None:
 
 def _held(desk: Desk, hold: Hold) -> Row | None:
     return desk.first("held", desk.holding(hold, cancel_key=CANCEL_KEY))
+
+
+def _told_to_end(desk: Desk, hold: Hold) -> bool:
+    """Whether the body has been cancelled already: its deadline has nothing more to say."""
+    return desk.first("has_entry", {"run": hold.run, "key": CANCEL_KEY}) is not None
 
 
 def lost(desk: Desk, hold: Hold) -> LeaseLost:

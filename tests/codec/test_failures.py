@@ -35,7 +35,7 @@ def caught(call: Callable[[], object]) -> BaseException:
 
 
 def round_trip(record: ErrorRecord) -> ErrorRecord:
-    back, attempts = load_error(dump_error(record, 3))
+    back, attempts, _ = load_error(dump_error(record, 3))
     assert attempts == 3
     return back
 
@@ -275,7 +275,8 @@ def test_records_of_records_are_bounded_too() -> None:
     st.integers(1, 99),
 )
 def test_any_record_comes_back_equal(record: ErrorRecord, attempts: int) -> None:
-    assert load_error(dump_error(record, attempts)) == (record, attempts)
+    assert load_error(dump_error(record, attempts)) == (record, attempts, "")
+    assert load_error(dump_error(record, attempts, "permanent")).reason == "permanent"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import CANCEL_KEY, Hold, IfExists, Kind, NewRun, RunQuery, State
+from durable_sqlite._records import CANCEL_KEY, End, Hold, IfExists, Kind, NewRun, Resumption, RunQuery, State
 from durable_sqlite.errors import EngineClosed, LeaseLost, RunConflict, RunExists, UnknownRun, WrongState
 from tests.conformance.adapters import Lab
 from tests.support.journals import asked, begin, entry, new_run, wait
@@ -50,7 +50,7 @@ def test_the_same_id_workflow_and_input_attach(lab: Over) -> None:
         started, hold = await begin(journal)
         again = await journal.start(new_run(uid="other", at=11), IfExists.ATTACH, drive=True)
         assert (again.created, again.hold, again.row) == (False, None, started.row)
-        await journal.end(hold, State.COMPLETED, "", b"null", 20)
+        await journal.end(hold, End(State.COMPLETED, "", b"null", 20))
         ended = await journal.start(new_run(), IfExists.ATTACH, drive=True)
         assert (ended.created, ended.hold, ended.row.state) == (False, None, State.COMPLETED)
 
@@ -89,7 +89,7 @@ def test_replace_takes_the_place_of_a_run_that_has_ended_and_of_nothing_else(lab
         with pytest.raises(RunConflict):
             await journal.start(new_run(digest=b"2"), IfExists.REPLACE, drive=True)
         await journal.record(hold, entry())
-        await journal.end(hold, State.FAILED, "error", b"{}", 20)
+        await journal.end(hold, End(State.FAILED, "error", b"{}", 20))
         second = await journal.start(new_run(digest=b"2", uid="two", tags={"t": "2"}), IfExists.REPLACE, drive=True)
         assert second.created
         assert second.row.no > first.row.no
@@ -109,7 +109,7 @@ def test_the_number_of_a_replaced_run_is_never_used_again(lab: Over) -> None:
         for _ in range(3):
             started = await journal.start(new_run(), IfExists.REPLACE, drive=True)
             assert started.hold is not None
-            await journal.end(started.hold, State.CANCELLED, "", None, 20)
+            await journal.end(started.hold, End(State.CANCELLED, "", None, 20))
             numbers.append(started.row.no)
         assert numbers == sorted(set(numbers))
 
@@ -197,14 +197,14 @@ def test_cancel_and_resume_say_what_is_wrong(lab: Over) -> None:
         with pytest.raises(UnknownRun):
             await journal.cancel("b", asked())
         with pytest.raises(UnknownRun):
-            await journal.resume("b", 1, accept_changes=False)
+            await journal.resume("b", Resumption(1, accept_changes=False))
         with pytest.raises(WrongState, match="running"):
-            await journal.resume("a", 1, accept_changes=False)
-        await journal.end(hold, State.COMPLETED, "", b"1", 20)
+            await journal.resume("a", Resumption(1, accept_changes=False))
+        await journal.end(hold, End(State.COMPLETED, "", b"1", 20))
         with pytest.raises(WrongState, match="completed"):
             await journal.cancel("a", asked())
         with pytest.raises(WrongState, match="completed"):
-            await journal.resume("a", 1, accept_changes=False)
+            await journal.resume("a", Resumption(1, accept_changes=False))
 
     lab(program)
 
@@ -214,10 +214,10 @@ def test_a_parked_run_that_is_resumed_is_as_good_as_new(lab: Over) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
         await journal.record(hold, entry())
-        await journal.end(hold, State.PARKED, "diverged", b"{}", 20)
+        await journal.end(hold, End(State.PARKED, "diverged", b"{}", 20))
         with pytest.raises(WrongState, match="diverged"):
             await journal.cancel("a", asked())
-        run = await journal.resume("a", 30, accept_changes=True)
+        run = (await journal.resume("a", Resumption(30, accept_changes=True))).row
         assert (run.state, run.reason, run.result, run.ended_at) == (State.PENDING, "", None, None)
         assert (run.accept_changes, run.deaths, run.updated_at) == (True, 0, 30)
         (claimed,) = await journal.claim(["ship"], 40, 9, suspects=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import IfExists, Reason, State
+from durable_sqlite._records import End, IfExists, Reason, Resumption, State
 from durable_sqlite.errors import LeaseLost
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
@@ -86,7 +86,7 @@ def test_a_run_whose_owners_keep_dying_is_parked(lab: Over) -> None:
         (run,) = await _die(lab, watcher, limit=3)
         assert (run.state, run.reason, run.result) == (State.PARKED, Reason.CRASH_LOOP, b'{"crash":1}')
         assert (run.deaths, run.ended_at, run.owner) == (3, 200, None)
-        resumed = await watcher.resume("a", 300, accept_changes=False)
+        resumed = (await watcher.resume("a", Resumption(300, accept_changes=False))).row
         assert (resumed.deaths, resumed.state) == (0, State.PENDING)
         (again,) = await _die(lab, watcher, limit=3)
         assert (again.deaths, again.state) == (1, State.PENDING)
@@ -138,7 +138,7 @@ def test_a_worker_that_was_struck_off_may_not_drive_but_its_clients_go_on(lab: O
         for refused in (
             zombie.record(hold, entry()),
             zombie.reclaim(hold, 40),
-            zombie.end(hold, State.COMPLETED, "", b"1", 40),
+            zombie.end(hold, End(State.COMPLETED, "", b"1", 40)),
         ):
             with pytest.raises(LeaseLost):
                 await refused

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import CANCEL_KEY, Hold, IfExists, Kind, State, WorkerRow
+from durable_sqlite._records import CANCEL_KEY, End, FailedAttempt, Hold, IfExists, Kind, State, WorkerRow
 from durable_sqlite.errors import JournalError, LeaseLost
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
@@ -73,7 +73,7 @@ def test_every_write_about_a_run_is_refused_without_its_hold(lab: Over) -> None:
                 writer.amend(stale, [("s#1", "t", b"")], []),
                 writer.settle_changes(stale),
                 writer.suspend(stale, [wait()], 40),
-                writer.end(stale, State.COMPLETED, "", b"1", 40),
+                writer.end(stale, End(State.COMPLETED, "", b"1", 40)),
                 writer.give_back(stale, 40),
                 writer.reclaim(stale, 40),
             ):
@@ -91,8 +91,8 @@ def test_a_run_that_has_ended_takes_no_late_write(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
-        first = journal.end(hold, State.COMPLETED, "", b"1", 20)
-        late = [journal.end(hold, State.FAILED, "error", b"{}", 21), journal.record(hold, entry())]
+        first = journal.end(hold, End(State.COMPLETED, "", b"1", 20))
+        late = [journal.end(hold, End(State.FAILED, "error", b"{}", 21)), journal.record(hold, entry())]
         await first
         for each in late:
             with pytest.raises(LeaseLost):
@@ -100,6 +100,36 @@ def test_a_run_that_has_ended_takes_no_late_write(lab: Over) -> None:
         run = await journal.run("a")
         assert run is not None
         assert (run.state, run.result, run.ended_at, run.owner) == (State.COMPLETED, b"1", 20, None)
+
+    lab(program)
+
+
+@pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED])
+def test_a_request_to_cancel_that_came_first_wins_over_an_end_that_had_not_heard_of_it(lab: Over, state: State) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        await journal.cancel("a", asked())
+        await journal.end(hold, End(state, "error", b"1", 60))
+        run = await journal.run("a")
+        assert run is not None
+        assert (run.state, run.reason, run.result, run.ended_at) == (State.CANCELLED, "too late", None, 60)
+
+    lab(program)
+
+
+def test_an_end_that_has_heard_of_the_request_stands_and_so_does_a_park(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        for name, end in (("a", End(State.FAILED, "error", b"1", 60)), ("b", End(State.PARKED, "diverged", b"2", 60))):
+            _, hold = await begin(journal, name)
+            await journal.cancel(name, asked())
+            if end.state is State.FAILED:
+                await journal.record(hold, entry(CANCEL_KEY, kind=Kind.CANCEL))
+            await journal.end(hold, end)
+            run = await journal.run(name)
+            assert run is not None
+            assert (run.state, run.reason, run.result) == (end.state, end.reason, end.result)
 
     lab(program)
 
@@ -185,7 +215,7 @@ def test_suspending_again_replaces_the_waits_and_an_end_clears_them(lab: Over) -
         assert run.due_at is None
         assert await journal.waits(started.row.no) == [wait("b")]
         await journal.reclaim(hold, 60)
-        await journal.end(Hold(hold.run, 3), State.COMPLETED, "", b"1", 70)
+        await journal.end(Hold(hold.run, 3), End(State.COMPLETED, "", b"1", 70))
         assert await journal.waits(started.row.no) == []
 
     lab(program)
@@ -292,7 +322,7 @@ def test_the_order_of_calls_is_the_order_of_writes(lab: Over) -> None:
         started = journal.start(new_run(), IfExists.ATTACH, drive=True)
         guess = Hold(1, 1)
         writes = [journal.record(guess, entry(f"s#{seq}", seq=seq)) for seq in range(1, 50)]
-        end = journal.end(guess, State.COMPLETED, "", b"1", 90)
+        end = journal.end(guess, End(State.COMPLETED, "", b"1", 90))
         late = journal.record(guess, entry("late", seq=99))
         assert (await started).row.no == guess.run
         await asyncio.gather(*writes, end)
@@ -329,5 +359,31 @@ def test_what_is_queued_when_a_worker_lets_go_is_still_committed(lab: Over) -> N
         assert run is not None
         assert run.state is State.RUNNING
         assert len(await other.workers()) == 1
+
+    lab(program)
+
+
+def test_failed_attempts_come_back_in_their_order_and_belong_to_their_run(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        other, others_hold = await begin(journal, "b")
+        second = FailedAttempt("pay#1", 2, 30, 40, None, b"\x00e2")
+        first = FailedAttempt("pay#1", 1, 10, 20, 30, b"e1")
+        for holder, attempt in ((hold, second), (hold, first), (others_hold, first)):
+            await journal.fail(holder, attempt)
+        assert (await journal.memory(started.row.no)).attempts == [first, second]
+        assert (await journal.memory(other.row.no)).attempts == [first]
+
+    lab(program)
+
+
+def test_a_failed_attempt_of_a_run_that_is_driven_elsewhere_is_refused(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        started, hold = await begin(journal)
+        with pytest.raises(LeaseLost):
+            await journal.fail(Hold(hold.run, hold.epoch + 1), FailedAttempt("pay#1", 1, 10, 20, 30, b"e"))
+        assert (await journal.memory(started.row.no)).attempts == []
 
     lab(program)

@@ -1,4 +1,17 @@
--- application_id 0x44755271, user_version 1
+-- application_id 0x44755271, user_version 2
+
+CREATE TABLE attempts (
+    run        INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    key        TEXT    NOT NULL CHECK (key <> ''),
+    -- Counted from 1.
+    number     INTEGER NOT NULL CHECK (number > 0),
+    started_at INTEGER NOT NULL,
+    ended_at   INTEGER NOT NULL,
+    -- When the next attempt may begin; NULL after the last.
+    next_at    INTEGER,
+    error      BLOB    NOT NULL,
+    PRIMARY KEY (run, key, number)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE entries (
     run        INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
@@ -16,8 +29,18 @@ CREATE TABLE entries (
     attempts   INTEGER NOT NULL CHECK (attempts >= 0),
     -- A person accepted that the code no longer makes this call.
     removed    INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
-    payload    BLOB    NOT NULL,
+    payload    BLOB    NOT NULL, decided_by TEXT,
     -- The key alone makes a second outcome impossible.
+    PRIMARY KEY (run, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE intents (
+    run    INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    key    TEXT    NOT NULL CHECK (key <> ''),
+    name   TEXT    NOT NULL,
+    digest BLOB    NOT NULL,
+    asked  INTEGER NOT NULL CHECK (asked >= 0),
+    at     INTEGER NOT NULL,
     PRIMARY KEY (run, key)
 ) STRICT, WITHOUT ROWID;
 
@@ -63,7 +86,7 @@ CREATE TABLE runs (
     cancel_by      TEXT,
     -- The payloads come last: what is read and changed all the time stands before them.
     input          BLOB    NOT NULL,
-    result         BLOB,
+    result         BLOB, failed_keys TEXT NOT NULL DEFAULT '[]', discarded_at INTEGER, deadline_at INTEGER, deadline_length INTEGER CHECK ((deadline_length IS NULL) = (deadline_at IS NULL)), interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)),
     CHECK ((owner IS NOT NULL) = (state = 'running')),
     CHECK (owner IS NULL OR epoch > 0),
     CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'cancelled', 'failed', 'parked'))),
@@ -106,6 +129,8 @@ CREATE INDEX runs_by_state ON runs (state, workflow);
 CREATE INDEX runs_by_workflow ON runs (workflow);
 
 CREATE INDEX runs_due ON runs (workflow, due_at) WHERE state = 'suspended' AND due_at IS NOT NULL;
+
+CREATE INDEX runs_letters ON runs (no) WHERE state IN ('failed', 'parked') AND discarded_at IS NULL;
 
 CREATE INDEX runs_owned ON runs (owner) WHERE owner IS NOT NULL;
 

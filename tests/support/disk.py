@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from durable_sqlite._records import Entry, NewRun, RunQuery, RunRow, State, Wait, WorkerRow
+from durable_sqlite._records import Entry, FailedAttempt, Intent, NewRun, RunQuery, RunRow, State, Wait, WorkerRow
 
 __all__ = ["Disk", "fits"]
 
@@ -17,6 +17,10 @@ class Disk:
     runs: dict[int, RunRow] = field(default_factory=dict[int, RunRow])
     ids: dict[str, int] = field(default_factory=dict[str, int])
     kept: dict[int, dict[str, Entry]] = field(default_factory=dict[int, dict[str, Entry]])
+    failed: dict[int, dict[tuple[str, int], FailedAttempt]] = field(
+        default_factory=dict[int, dict[tuple[str, int], FailedAttempt]]
+    )
+    intents: dict[int, dict[str, Intent]] = field(default_factory=dict[int, dict[str, Intent]])
     open_waits: dict[int, tuple[Wait, ...]] = field(default_factory=dict[int, tuple[Wait, ...]])
     survived: dict[int, int] = field(default_factory=dict[int, int])
     enrolled: dict[int, WorkerRow] = field(default_factory=dict[int, WorkerRow])
@@ -64,6 +68,8 @@ class Disk:
             accept_changes=False,
             cancel=None,
             tags=dict(new.tags),
+            deadline_at=None if new.deadline is None else new.at + new.deadline,
+            deadline_length=new.deadline,
         )
         self.runs[no] = row
         return row
@@ -71,6 +77,8 @@ class Disk:
     def forget(self, no: int) -> None:
         """Remove a run with all that belongs to it."""
         del self.ids[self.runs.pop(no).id]
+        self.failed.pop(no, None)
+        self.intents.pop(no, None)
         for table in (self.kept, self.open_waits, self.survived):
             del table[no]
 
@@ -80,6 +88,8 @@ def fits(row: RunRow, query: RunQuery) -> bool:
     after = query.after
     return (
         (query.workflow is None or row.workflow == query.workflow)
+        and (query.reason is None or row.reason == query.reason)
+        and (not query.letters or (row.state in (State.FAILED, State.PARKED) and row.discarded_at is None))
         and (not query.states or row.state in query.states)
         and all(row.tags.get(name) == value for name, value in query.tags)
         and (query.created_from is None or row.created_at >= query.created_from)

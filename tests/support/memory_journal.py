@@ -15,13 +15,22 @@ from durable_sqlite._records import (
     CANCEL_KEY,
     CancelRequest,
     Claimed,
+    End,
     Entry,
+    FailedAttempt,
     Hold,
     IfExists,
+    Intent,
+    Kind,
+    Memory,
     NewRun,
+    Outcome,
     Reason,
+    Resumed,
+    Resumption,
     RunQuery,
     RunRow,
+    Settlement,
     Started,
     State,
     Suspension,
@@ -89,7 +98,7 @@ class MemoryJournal:
         def act() -> None:
             for row in list(self.disk.runs.values()):
                 if row.owner == self.me:
-                    self.disk.put(row, state=State.PENDING, owner=None, deaths=0, updated_at=at)
+                    self.disk.put(row, state=State.PENDING, owner=None, deaths=0, interrupted=True, updated_at=at)
             self.disk.enrolled.pop(self.me, None)
 
         released = self._submit(act, drives=False)
@@ -206,15 +215,91 @@ class MemoryJournal:
 
         return self._submit(act, drives=False)
 
-    def resume(self, run_id: str, at: int, *, accept_changes: bool) -> asyncio.Future[RunRow]:
-        """Make a parked run pending."""
+    def resume(self, run_id: str, how: Resumption) -> asyncio.Future[Resumed]:
+        """Make a dead letter pending."""
+
+        def act() -> Resumed | Exception:
+            row = self._by_id(run_id)
+            if row is None:
+                return UnknownRun(run_id, f"no run {run_id}")
+            if row.state not in (State.FAILED, State.PARKED):
+                return WrongState(run_id, f"run {run_id} is {row.state.value} {row.reason}")
+            kept = self.disk.kept[row.no]
+            if any(key not in kept for key in how.retry):
+                return WrongState(run_id, f"run {run_id} has not recorded all of {', '.join(how.retry)}")
+            if how.input is not None and kept:
+                return WrongState(run_id, f"run {run_id} has recorded outcomes that belong to its input")
+            forgotten = self._forget(row.no, {*row.failed_keys, *how.retry})
+            data, digest = how.input or (row.input, row.input_digest)
+            row = self.disk.put(
+                row,
+                state=State.PENDING,
+                reason="",
+                result=None,
+                ended_at=None,
+                deaths=0,
+                accept_changes=how.accept_changes,
+                failed_keys=(),
+                discarded_at=None,
+                deadline_at=how.at + row.deadline_length
+                if row.reason == Reason.DEADLINE and row.deadline_length is not None
+                else row.deadline_at,
+                input=data,
+                input_digest=digest,
+                updated_at=how.at,
+            )
+            return Resumed(row, forgotten)
+
+        return self._submit(act, drives=False)
+
+    def _forget(self, no: int, keys: set[str]) -> tuple[str, ...]:
+        kept = self.disk.kept[no]
+        seen = [kept[key].seq for key in keys if key in kept]
+        forgotten = [
+            entry.key
+            for entry in sorted(kept.values(), key=lambda entry: entry.seq)
+            if entry.key in keys or (seen and entry.asked >= min(seen))
+        ]
+        for key in forgotten:
+            del kept[key]
+            self.disk.intents.get(no, {}).pop(key, None)
+        failed = self.disk.failed.get(no, {})
+        self.disk.failed[no] = {which: attempt for which, attempt in failed.items() if which[0] in kept}
+        return tuple(forgotten)
+
+    def settle(self, run_id: str, how: Settlement) -> asyncio.Future[RunRow]:
+        """Decide what is in doubt."""
 
         def act() -> RunRow | Exception:
             row = self._by_id(run_id)
             if row is None:
                 return UnknownRun(run_id, f"no run {run_id}")
-            if row.state is not State.PARKED:
-                return WrongState(run_id, f"run {run_id} is {row.state.value} {row.reason}")
+            if (row.state, row.reason) != (State.PARKED, Reason.AMBIGUOUS):
+                return WrongState(run_id, f"run {run_id} is {row.state.value}")
+            kept, intents = self.disk.kept[row.no], self.disk.intents.get(row.no, {})
+            intent = None if how.key in kept else intents.get(how.key)
+            if intent is None:
+                return WrongState(run_id, f"nothing of the key {how.key} is in doubt")
+            if how.payload is None:
+                failed = self.disk.failed.setdefault(row.no, {})
+                number = 1 + max((n for key, n in failed if key == how.key), default=0)
+                failed[how.key, number] = FailedAttempt(how.key, number, intent.at, how.at, how.at, how.error)
+                del intents[how.key]
+            else:
+                seq = 1 + max((entry.seq for entry in kept.values()), default=0)
+                kept[how.key] = Entry(
+                    seq,
+                    how.key,
+                    Kind.STEP,
+                    intent.name,
+                    intent.digest,
+                    Outcome.VALUE,
+                    how.payload,
+                    intent.asked,
+                    intent.at,
+                    how.at,
+                    decided_by=how.by,
+                )
             return self.disk.put(
                 row,
                 state=State.PENDING,
@@ -222,9 +307,24 @@ class MemoryJournal:
                 result=None,
                 ended_at=None,
                 deaths=0,
-                accept_changes=accept_changes,
-                updated_at=at,
+                accept_changes=False,
+                failed_keys=(),
+                discarded_at=None,
+                updated_at=how.at,
             )
+
+        return self._submit(act, drives=False)
+
+    def discard(self, run_id: str, at: int) -> asyncio.Future[RunRow]:
+        """Mark a dead letter as seen to."""
+
+        def act() -> RunRow | Exception:
+            row = self._by_id(run_id)
+            if row is None:
+                return UnknownRun(run_id, f"no run {run_id}")
+            if row.state not in (State.FAILED, State.PARKED):
+                return WrongState(run_id, f"run {run_id} is {row.state.value}")
+            return self.disk.put(row, discarded_at=at if row.discarded_at is None else row.discarded_at)
 
         return self._submit(act, drives=False)
 
@@ -287,6 +387,32 @@ class MemoryJournal:
 
         return self._submit(act)
 
+    def intend(self, hold: Hold, intent: Intent) -> asyncio.Future[None]:
+        """Note that an at-most-once step is about to begin."""
+
+        def act() -> Exception | None:
+            if self._held(hold) is None:
+                return _lost(hold)
+            self.disk.intents.setdefault(hold.run, {})[intent.key] = intent
+            return None
+
+        return self._submit(act)
+
+    def fail(self, hold: Hold, attempt: FailedAttempt) -> asyncio.Future[None]:
+        """Keep a failed attempt."""
+
+        def act() -> Exception | None:
+            if self._held(hold) is None:
+                return _lost(hold)
+            failed = self.disk.failed.setdefault(hold.run, {})
+            assert (attempt.key, attempt.number) not in failed, (
+                f"attempt {attempt.number} of {attempt.key} failed twice"
+            )
+            failed[attempt.key, attempt.number] = attempt
+            return None
+
+        return self._submit(act)
+
     def amend(
         self, hold: Hold, changed: Sequence[tuple[str, str, bytes]], removed: Sequence[str]
     ) -> asyncio.Future[None]:
@@ -328,20 +454,38 @@ class MemoryJournal:
                 return Suspension(suspended=False, cancel=row.cancel)
             due = min((wait.deadline for wait in waits if wait.deadline is not None), default=None)
             assert len({wait.key for wait in waits}) == len(waits), f"one key waits twice: {waits}"
+            if row.deadline_at is not None and CANCEL_KEY not in self.disk.kept[row.no]:
+                due = row.deadline_at if due is None else min(due, row.deadline_at)
             self.disk.open_waits[row.no] = tuple(waits)
-            self.disk.put(row, state=State.SUSPENDED, owner=None, due_at=due, deaths=0, updated_at=at)
+            self.disk.put(
+                row, state=State.SUSPENDED, owner=None, due_at=due, deaths=0, interrupted=False, updated_at=at
+            )
             return Suspension(suspended=True)
 
         return self._submit(act)
 
-    def end(self, hold: Hold, state: State, reason: str, result: bytes | None, at: int) -> asyncio.Future[None]:
+    def end(self, hold: Hold, end: End) -> asyncio.Future[None]:
         """Stop the run."""
 
         def act() -> Exception | None:
-            assert state.stopped, state
-            assert state is not State.COMPLETED or result is not None, "a completed run has a result"
+            how = end
+            assert how.state.stopped, how
+            assert how.state is not State.COMPLETED or how.result is not None, "a completed run has a result"
+            row = self._held(hold)
+            undelivered = row is not None and row.cancel is not None and CANCEL_KEY not in self.disk.kept[row.no]
+            if row is not None and row.cancel is not None and undelivered and how.state is not State.PARKED:
+                how = End(State.CANCELLED, row.cancel.reason, None, how.at)
             refusal = self._change(
-                hold, state=state, reason=reason, result=result, owner=None, deaths=0, ended_at=at, updated_at=at
+                hold,
+                state=how.state,
+                reason=how.reason,
+                result=how.result,
+                failed_keys=how.failed_keys,
+                owner=None,
+                deaths=0,
+                interrupted=False,
+                ended_at=how.at,
+                updated_at=how.at,
             )
             if refusal is None:
                 self.disk.open_waits[hold.run] = ()
@@ -351,7 +495,9 @@ class MemoryJournal:
 
     def give_back(self, hold: Hold, at: int) -> asyncio.Future[None]:
         """Make a run pending again."""
-        return self._submit(lambda: self._change(hold, state=State.PENDING, owner=None, updated_at=at))
+        return self._submit(
+            lambda: self._change(hold, state=State.PENDING, owner=None, interrupted=True, updated_at=at)
+        )
 
     def take_over(
         self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
@@ -373,7 +519,7 @@ class MemoryJournal:
         deaths = 1 if entries > self.disk.survived[row.no] else row.deaths + 1
         self.disk.survived[row.no] = entries
         if deaths < max_recoveries:
-            return self.disk.put(row, state=State.PENDING, owner=None, deaths=deaths, updated_at=at)
+            return self.disk.put(row, state=State.PENDING, owner=None, deaths=deaths, interrupted=True, updated_at=at)
         self.disk.open_waits[row.no] = ()
         return self.disk.put(
             row,
@@ -381,6 +527,7 @@ class MemoryJournal:
             reason=Reason.CRASH_LOOP.value,
             result=parked_result,
             owner=None,
+            interrupted=True,
             deaths=deaths,
             ended_at=at,
             updated_at=at,
@@ -415,6 +562,12 @@ class MemoryJournal:
         """All entries of a run by their order."""
         await self._alive()
         return sorted(self.disk.kept.get(run, {}).values(), key=lambda entry: entry.seq)
+
+    async def memory(self, run: int) -> Memory:
+        """All that is known of what a run has done and waits for."""
+        attempts = [attempt for _, attempt in sorted(self.disk.failed.get(run, {}).items())]
+        intents = sorted(self.disk.intents.get(run, {}).values(), key=lambda intent: intent.key)
+        return Memory(await self.entries(run), await self.waits(run), attempts, intents)
 
     async def waits(self, run: int) -> list[Wait]:
         """What a run waits for, or waited for."""

@@ -1,0 +1,75 @@
+"""Finding definitions by name, and runs by what people say of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from ._clock import from_datetime
+from ._codec import Shape
+from ._context import NOWHERE, WorkflowSpec
+from ._definition import Workflow
+from ._records import RunQuery, State, StateName
+from .errors import UsageError
+
+__all__ = ["imported_workflow", "query_of", "shape_of", "step_exists"]
+
+
+def step_exists(name: str) -> bool:
+    """Whether a step of this name is defined anywhere in this process."""
+    return any(step.name == name for step in list(NOWHERE.steps))
+
+
+def shape_of(name: str) -> Shape[Any]:
+    """How results of the step of this name are stored; as plain JSON data where this process does not define it."""
+    for step in list(NOWHERE.steps):
+        if step.name == name:
+            found: Shape[Any] = step.returns
+            return found
+    return Shape[Any](Any)
+
+
+def imported_workflow(name: str, origin: str) -> WorkflowSpec | None:
+    """The workflow of this name where the journal says it was defined, if that module is imported already."""
+    module_name, _, qualname = origin.partition(":")
+    main = sys.modules["__main__"]
+    here = Path(getattr(main, "__file__", None) or "").stem
+    spec = getattr(main, "__spec__", None)
+    names = {here} if spec is None else {spec.name, spec.name.removesuffix(".__main__")}
+    found: Any = main if module_name in names else sys.modules.get(module_name)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found.spec if _is_workflow(found) and found.name == name else None
+
+
+def _is_workflow(thing: object) -> TypeGuard[Workflow[..., Any]]:
+    return isinstance(thing, Workflow)
+
+
+def query_of(
+    workflow: Workflow[..., Any] | str | None,
+    state: State | StateName | Collection[State | StateName] | None,
+    tags: Mapping[str, str] | None,
+    created_from: datetime | None,
+    created_before: datetime | None,
+) -> RunQuery:
+    """The query that people mean.
+
+    Raises:
+        UsageError: There is no such state.
+    """
+    states = (state,) if isinstance(state, str) else tuple(state or ())
+    try:
+        wanted = tuple(State(one) for one in states)
+    except ValueError as error:
+        raise UsageError(f"{error}; the states are {', '.join(State)}") from None
+    return RunQuery(
+        workflow=workflow.name if isinstance(workflow, Workflow) else workflow,
+        states=wanted,
+        tags=tuple((tags or {}).items()),
+        created_from=None if created_from is None else from_datetime(created_from),
+        created_before=None if created_before is None else from_datetime(created_before),
+    )
