@@ -1,0 +1,286 @@
+"""Bodies leave memory and come back; nothing of that is seen by anyone but the body's own clean-up code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from durable_sqlite import Engine, State, Unloading, _body_loop, current_run, sleep, step, workflow
+from tests.support.clock import ManualClock
+from tests.support.restarts import quiet
+
+seen: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    seen.clear()
+
+
+@step
+async def act(what: str) -> str:
+    seen.append(what)
+    return what
+
+
+async def naps(engine: Engine, clock: ManualClock, *, seconds: float = 10) -> None:
+    await quiet(engine)
+    clock.advance(seconds)
+    await quiet(engine)
+
+
+@pytest.mark.parametrize("unload_after", [0.0, 3.0, 3600.0])
+@pytest.mark.parametrize("max_resident", [1, 10_000])
+def test_resident_and_unloaded_bodies_give_the_same_results(unload_after: float, max_resident: int) -> None:
+    clock = ManualClock()
+
+    @workflow
+    async def flow(name: str) -> list[str]:
+        told: list[str] = []
+        for number in range(3):
+            told.append(await act(f"{name}{number}"))
+            await sleep(10)
+        return told
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=unload_after, max_resident=max_resident) as engine:
+            runs = [await flow.start(name) for name in "abcd"]
+            for _ in range(3):
+                await naps(engine, clock)
+            assert await engine.count(state="completed") == len(runs)
+            for name, run in zip("abcd", runs, strict=True):
+                assert await run == [f"{name}{number}" for number in range(3)]
+
+    asyncio.run(scenario())
+    assert sorted(seen) == sorted(f"{name}{number}" for name in "abcd" for number in range(3))
+
+
+def test_a_suspended_body_stays_in_memory_for_a_while_and_then_goes() -> None:
+    clock = ManualClock()
+
+    @workflow
+    async def flow() -> None:
+        try:
+            await sleep(100)
+        except Unloading:
+            seen.append("unloaded")
+            raise
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=5) as engine:
+            first = await flow.start()
+            await naps(engine, clock, seconds=3)
+            await flow.start()
+            await naps(engine, clock, seconds=1.9)
+            assert seen == []
+            await naps(engine, clock, seconds=0.1)
+            assert seen == ["unloaded"]
+            await naps(engine, clock, seconds=3)
+            assert seen == ["unloaded"] * 2
+            await naps(engine, clock, seconds=100)
+            await first
+
+    asyncio.run(scenario())
+
+
+def test_clean_up_code_that_runs_at_an_unload_records_nothing_and_starts_no_step(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def branch() -> None:
+        try:
+            await sleep(100)
+        finally:
+            await act("branch")
+
+    @workflow
+    async def flow() -> str:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(branch())
+                try:
+                    await sleep(100)
+                finally:
+                    seen.append("unloading" if current_run().unloading else "awake")
+                    await act("clean")
+                    await asyncio.sleep(1)
+                    await asyncio.gather(act("x"), act("y"))
+        except BaseException:
+            seen.append("caught")
+            await act("caught")
+            raise
+        return "done"
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", clock=clock, unload_after=0) as engine:
+            await flow.options(id="x").start()
+            await quiet(engine)
+            assert await engine.run("x").history() == []
+            assert (await engine.run("x").info()).state is State.SUSPENDED
+        assert "unloading" in seen
+        assert "clean" not in seen
+        assert "branch" not in seen
+        seen.clear()
+        clock.advance(100)
+        async with Engine(tmp_path / "j.db", workflows=[flow], clock=clock) as engine:
+            await quiet(engine)
+            clock.advance(1)
+            assert await engine.run("x") == "done"
+            assert sorted(seen) == ["awake", "branch", "clean", "x", "y"]
+
+    asyncio.run(scenario())
+
+
+def test_a_body_that_catches_everything_still_cannot_stay(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+
+    @workflow
+    async def stubborn() -> None:
+        while True:
+            try:
+                await sleep(100)
+            except BaseException:
+                continue
+
+    @workflow
+    async def loud() -> None:
+        try:
+            await sleep(100)
+        except BaseException:
+            raise LookupError("while unloading") from None
+
+    @workflow
+    async def returns() -> str:
+        try:
+            await sleep(100)
+        except BaseException:
+            return "swallowed"
+        return "slept"
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=0) as engine:
+            runs = [await stubborn.start(), await loud.start(), await returns.start()]
+            await quiet(engine)
+            for run in runs:
+                assert (await run.info()).state is State.SUSPENDED
+            clock.advance(100)
+            assert await runs[2] == "slept"
+
+    with caplog.at_level(logging.DEBUG, logger="durable_sqlite"):
+        asyncio.run(scenario())
+    assert "swallows BaseException" in caplog.text
+    assert "LookupError('while unloading')" in caplog.text
+
+
+def test_async_generators_are_closed_in_order_when_the_body_ends_and_may_call_steps(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def source(name: str) -> AsyncIterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await act(f"close {name}")
+            if name == "c":
+                raise LookupError("in a generator")
+
+    @asynccontextmanager
+    async def managed() -> AsyncGenerator[str]:
+        yield await act("enter")
+        await act("exit")
+
+    @workflow
+    async def flow() -> int:
+        total = 0
+        generators = [source(name) for name in "abc"]
+        for generator in generators:
+            async for number in generator:
+                total += number
+                break
+        async with managed():
+            total += 1
+        return total
+
+    async def scenario() -> None:
+        async with Engine(":memory:"):
+            run = await flow.start()
+            assert await run == 4
+            assert [entry.value for entry in await run.history()] == ["enter", "exit", "close a", "close b", "close c"]
+
+    asyncio.run(scenario())
+    assert "in a generator" in caplog.text
+
+
+def test_async_generators_of_an_unloaded_body_are_put_away_too() -> None:
+    clock = ManualClock()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await sleep(100)
+            yield 2
+        except BaseException as error:
+            seen.append(type(error).__name__)
+            await sleep(1)
+            raise
+
+    keep_on = [True]
+
+    async def stubborn() -> AsyncIterator[int]:
+        while True:
+            try:
+                yield 1
+            except BaseException:
+                if not keep_on:
+                    raise
+
+    @workflow
+    async def flow() -> int:
+        held, waiting, never = source(), source(), stubborn()
+        total = await anext(held) + await anext(never)
+        async for number in waiting:
+            total += number
+        return total
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=0) as engine:
+            run = await flow.start()
+            await quiet(engine)
+            assert seen == ["Unloading", "Unloading"]
+            clock.advance(100)
+            await quiet(engine)
+            clock.advance(1)
+            assert await run == 5
+
+    kept = len(_body_loop._KEPT)
+    asyncio.run(scenario())
+    keep_on.clear()
+    del _body_loop._KEPT[kept:]
+
+
+def test_many_generators_and_tasks_that_ended_are_let_go_while_the_body_lives() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+
+    @workflow
+    async def flow() -> int:
+        total = 0
+        for _ in range(200):
+            async for number in source():
+                total += number
+            total += await asyncio.create_task(one())
+        await act("end")
+        return total
+
+    async def one() -> int:
+        return 1
+
+    async def scenario() -> None:
+        async with Engine(":memory:"):
+            assert await flow() == 400
+
+    asyncio.run(scenario())
