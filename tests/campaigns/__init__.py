@@ -1,0 +1,1 @@
+"""Campaigns: random programs by the thousand, for hours if need be."""

@@ -1,0 +1,27 @@
+"""Runs a campaign: `python -m tests.campaigns bodies --cases 10000`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .bodies import campaign as bodies
+
+__all__ = ["main"]
+
+_CAMPAIGNS = (bodies,)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the campaign that the arguments name; 0 if it found what it was to find: nothing, or the mutant."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns", description="Random programs by the thousand.")
+    campaigns = parser.add_subparsers(required=True)
+    for campaign in _CAMPAIGNS:
+        campaign.register(campaigns)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

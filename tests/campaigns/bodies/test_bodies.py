@@ -1,0 +1,36 @@
+"""Whatever a body does, a crash, an unload or a cancel at any moment changes nothing about what it sees."""
+
+from __future__ import annotations
+
+import pytest
+
+from .campaign import cases_until_noticed, play_all
+from .cases import draw
+from .mutants import MUTANTS
+from .world import Theatre
+
+pytestmark = pytest.mark.campaign
+
+_CASES = 3_000
+_MOST = 1_000  # cases after which a broken rule must have been noticed; most are within ten
+_RARE = "a-returning-pass-does-not-wait"  # needs a claim, a cancellation and a rest in one commit
+
+
+def test_no_promise_is_broken_by_random_programs_with_crashes_unloads_and_cancels() -> None:
+    tally = play_all(range(_CASES))
+    assert not tally.found, "\n".join(f"seed {seed}: {problems[0]}" for seed, problems in tally.found[:5])
+    assert tally.counts["completed"] > _CASES // 2  # programs do come to something
+    assert tally.counts["cancelled"] > _CASES // 10
+    for what in ("failed attempts", "attempts made again", "attempts left behind"):
+        assert tally.counts[what] > _CASES // 10
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_each_rule_that_is_broken_on_purpose_is_noticed(mutant: str) -> None:
+    assert cases_until_noticed(mutant, _MOST, only_crowded=mutant == _RARE) is not None
+
+
+def test_the_same_seed_is_the_same_case_to_the_last_entry() -> None:
+    with Theatre() as theatre:
+        first, second = (theatre.play(draw(7)).disk for _ in range(2))
+    assert (first.runs, first.kept) == (second.runs, second.kept)
