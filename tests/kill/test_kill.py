@@ -73,7 +73,9 @@ def test_a_hundred_random_kills_with_progress_in_between_park_nothing(tmp_path: 
     chance = random.Random(11)
     kills = 0
     for _ in range(100):  # the n-th step of a life begins only when those before it are recorded
-        kills += exit_code(live, str(journal), str(log), chance.randint(2, 3), "march", "step.before") == -signal.SIGKILL
+        kills += (
+            exit_code(live, str(journal), str(log), chance.randint(2, 3), "march", "step.before") == -signal.SIGKILL
+        )
     assert kills == 100
     assert 100 <= len(settled(journal)) < 250
     assert exit_code(live, str(journal), str(log), 0, "march") == 0

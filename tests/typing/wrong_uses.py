@@ -2,7 +2,7 @@
 
 import asyncio
 
-from durable_sqlite import Engine, Run, current_step, sleep, sleep_until, step, workflow
+from durable_sqlite import DeadLetter, Engine, Retry, Run, current_step, sleep, sleep_until, step, workflow
 
 
 @step
@@ -34,6 +34,9 @@ async def fulfil(order: str) -> int:
     await charge.options("v2")("a")  # E: options are keyword-only
     await charge.options(key="v2")(1)  # E: options keep the signature
     await charge.options(id="v2")("a")  # E: a step has no id
+    await charge.options(retry=3)("a")  # E: a policy is a Retry
+    await charge.options(timeout="1 s")("a")  # E: a time limit is a number or a timedelta
+    await charge.options(retry=Retry.none())(1)  # E: options of failure keep the signature
     text: int = await charge("a")  # E: a step's result of the wrong type
     data: str = await render("a")  # E: a plain step's result of the wrong type
     late: int = charge("a")  # E: a step's result without await
@@ -57,6 +60,25 @@ async def one() -> None: ...
 async def two() -> None: ...
 
 
+@step(retry=3)  # E: a policy is a Retry
+async def once() -> None: ...
+
+
+@step(timeout="20 s")  # E: a time limit is a number or a timedelta
+async def slow() -> None: ...
+
+
+@step(at_most_once=True, probe=lambda: True)  # E: a probe answers Done, NotDone or Unknown
+async def transfer() -> None: ...
+
+
+Retry(5)  # E: a policy's options are keyword-only
+Retry(max_attempts="3")  # E: a number of attempts
+Retry(on="OSError")  # E: errors are classes or a function
+Retry(unless=repr)  # E: a predicate says yes or no
+Retry(max_attempts=3).max_attempts = 4  # E: a policy is frozen
+
+
 @step(nme="other")  # E: no such option of a step
 async def three() -> None: ...
 
@@ -70,10 +92,17 @@ def five() -> int:
     return 1
 
 
+def hook(run: Run[int]) -> None: ...
+
+
 async def application() -> None:
     async with Engine("orders.db", sync="full"):  # E: no such option of an engine
         pass
     async with Engine("orders.db", synchronous="off"):  # E: full or normal
+        pass
+    async with Engine("orders.db", retry=3):  # E: a policy is a Retry
+        pass
+    async with Engine("orders.db", on_dead_letter=hook):  # E: the hook gets a letter
         pass
     async with Engine("orders.db") as engine:
         await fulfil.start(1)  # E: a workflow's argument of the wrong type
@@ -85,6 +114,17 @@ async def application() -> None:
         result: str = await fulfil("a")  # E: a workflow's result of the wrong type
         await run.result(3)  # E: a timeout is keyword-only
         await run.resume(True)  # E: options are keyword-only
+        await run.resume(retry=3)  # E: keys of steps
+        await run.resume(input="a")  # E: an input is given by parameter
+        await run.settle("a#1", "value", "ada")  # E: the author is keyword-only
+        await fulfil.options(deadline="1 h").start("a")  # E: a deadline is a number or a timedelta
+        letters: list[DeadLetter] = engine.dead_letters()  # E: letters come one by one
+        async for _ in engine.dead_letters(state="failed"):  # E: letters are not chosen by state
+            print(letters)
+        async for letter in engine.dead_letters():
+            letter.reason = "error"  # E: a letter is frozen
+        count: int = await engine.redrive(reason="permanent")  # E: redrive gives ids
+        await engine.redrive("permanent", count)  # E: filters are keyword-only
         await engine.run(7)  # E: an id is a string
         async for _ in engine.runs(state="asleep"):  # E: no such state
             print(result)
