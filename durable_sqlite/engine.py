@@ -14,7 +14,7 @@ from inspect import BoundArguments
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ._clock import Clock, SystemClock, microseconds
 from ._codec import Codec, Vault, describe, dump_error
@@ -38,12 +38,13 @@ from ._records import (
     State,
     StateName,
 )
-from ._session import Plan, Session
 from ._view import history_of, info_of, letter_of, plain
-from ._worker import WorkerOptions
 from .errors import AmbiguousStep, EngineClosed, UnknownRun, UsageError, WrongState
-from .journal import Journal
 from .retry import Retry
+
+if TYPE_CHECKING:
+    from ._session import Plan, Session
+    from .journal import Journal
 
 __all__ = ["Engine"]
 
@@ -126,7 +127,8 @@ class Engine:
             raise UsageError(f"Engine(retry=...) takes a Retry, not {retry!r}")
         self._retry = retry or Retry.none()
         self._chance = Random()  # noqa: S311 - spreads retries, keeps no secret
-        self._worker_options = WorkerOptions(max_resident, max(0, microseconds(unload_after)))
+        self._max_resident = max_resident
+        self._unload_after = max(0, microseconds(unload_after))
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
         self._ids: Ids = new_id
@@ -145,6 +147,9 @@ class Engine:
         if self._state != "new":
             raise UsageError(f"{self!r} was opened before: make a new Engine")
         self._state = "open"
+        # What drives runs and what stores them are imported here: a program that opens no journal does not wait for them.
+        from ._session import Session  # noqa: PLC0415
+
         self._session = Session(self._plan())
         try:
             await self._session.open(self._ids(self._clock.now()))
@@ -182,12 +187,15 @@ class Engine:
         NOWHERE.engines.discard(self)
 
     def _plan(self) -> Plan:
+        from ._session import Plan  # noqa: PLC0415
+        from ._worker import WorkerOptions  # noqa: PLC0415
+
         return Plan(
             journal=self._make_journal,
             path=self._path,
             drives=self._drives,
             workflows=self._workflows,
-            worker=self._worker_options,
+            worker=WorkerOptions(self._max_resident, self._unload_after),
             vault=self._vault,
             clock=self._clock,
             max_recoveries=self._max_recoveries,
@@ -204,7 +212,6 @@ class Engine:
         )
 
     def _make_journal(self) -> Journal:
-        # Only a program that opens a journal waits for the import of its storage.
         from ._sqlite import SqliteJournal  # noqa: PLC0415
 
         return SqliteJournal(self._path or ":memory:", failpoint=self._failpoint, **self._journal_options)
