@@ -169,7 +169,9 @@ def test_it_is_seen_during_a_back_off_and_during_a_step() -> None:
             await in_back_off.options(id="b", deadline=60).start()
             await in_a_step.options(id="s", deadline=60).start()
             await until(lambda: len(did) == 2)
-            await asyncio.sleep(0.01)
+            while (await engine.run("b").info()).state is not State.SUSPENDED:
+                pass  # the failed attempt is on its way to the journal
+            assert "next attempt of shaky" in (await engine.run("b").info()).waiting_for[0]
             clock.advance(60)
             for run_id in "bs":
                 assert (await fails(engine, run_id)).reason == "deadline"
