@@ -1,13 +1,18 @@
 """Durable coroutines in one SQLite file."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._chance import now, random, uuid
 from ._codec import Codec
 from ._context import current_run, current_step
-from ._definition import Step, Workflow, step, workflow
+from ._fanout import each
 from ._handle import DeadLetter, Run
 from ._logging import RunLogFilter
-from ._records import Failure, HistoryEntry, Kind, Outcome, Reason, RunInfo, State
+from ._records import Failure, HistoryEntry, Kind, MessageInfo, Outcome, Progress, QuestionInfo, Reason, RunInfo, State
+from ._reports import set_progress, set_status
+from ._steps import Step, step
 from ._waits import sleep, sleep_until
+from ._workflows import Workflow, workflow
 from .engine import Engine
 from .errors import (
     AmbiguousStep,
@@ -35,6 +40,8 @@ from .errors import (
     RunExists,
     RunFailed,
     RunParked,
+    SignalRejected,
+    SignalSuperseded,
     StepFailed,
     StorageStalled,
     SuspendedStepConflict,
@@ -48,6 +55,9 @@ from .errors import (
 )
 from .probe import Done, NotDone, Unknown
 from .retry import Permanent, Retry, RetryAfter
+
+if TYPE_CHECKING:
+    from ._signals import Signal, Suspend
 
 __all__ = [
     "AmbiguousStep",
@@ -69,6 +79,7 @@ __all__ = [
     "JournalTooNew",
     "Kind",
     "LeaseLost",
+    "MessageInfo",
     "NoEngine",
     "NotAJournal",
     "NotDone",
@@ -78,6 +89,8 @@ __all__ = [
     "PayloadError",
     "PayloadTooLarge",
     "Permanent",
+    "Progress",
+    "QuestionInfo",
     "Reason",
     "ReplayDiverged",
     "Retry",
@@ -91,10 +104,14 @@ __all__ = [
     "RunInfo",
     "RunLogFilter",
     "RunParked",
+    "Signal",
+    "SignalRejected",
+    "SignalSuperseded",
     "State",
     "Step",
     "StepFailed",
     "StorageStalled",
+    "Suspend",
     "SuspendedStepConflict",
     "Undecodable",
     "Unknown",
@@ -107,11 +124,23 @@ __all__ = [
     "WrongState",
     "current_run",
     "current_step",
+    "each",
     "now",
     "random",
+    "set_progress",
+    "set_status",
     "sleep",
     "sleep_until",
     "step",
     "uuid",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Signal` and `Suspend` are pydantic models, and pydantic is imported by whoever asks for them."""
+    if name in ("Signal", "Suspend"):
+        from . import _signals  # noqa: PLC0415
+
+        return getattr(_signals, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,8 +12,9 @@ from enum import Enum
 from typing import Any, TypeGuard
 
 from ._codec import Vault, describe, dump_declared, dump_error, load_declared, load_error
-from ._context import Mode, StepCall, StepInfo, StepScope, StepSpec, scope
+from ._context import StepInfo, StepScope, scope
 from ._records import Entry, Outcome
+from ._specs import Mode, StepCall, StepSpec
 from ._threads import StepThreads
 from .errors import DurableError, ErrorRecord, PayloadError, StepFailed
 from .probe import Done, NotDone

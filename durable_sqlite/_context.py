@@ -3,112 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Executor
+import inspect
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import Enum
 from inspect import BoundArguments
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
-from ._codec import Parameters
-from ._records import HistoryEntry, IfExists, RunInfo, RunRow
+from ._records import HistoryEntry, MessageInfo, QuestionInfo, RunInfo, RunRow
+from ._specs import AnswerQuestion, SendMessage, StartOptions, StepCall, Until, Wish, WorkflowSpec
 from .errors import NoEngine, NotDurable, UsageError
-from .retry import Retry
 
 __all__ = [
     "Body",
     "BodyScope",
     "EngineScope",
     "Host",
-    "Mode",
+    "Hosted",
     "Nowhere",
     "Scope",
-    "StartOptions",
-    "StepCall",
     "StepInfo",
     "StepScope",
-    "StepSpec",
-    "WorkflowSpec",
     "body",
     "choose",
     "current_run",
     "current_step",
+    "looks_async",
     "not_in_body",
     "outside_runs",
     "scope",
 ]
-
-
-# What definitions hand to whoever runs them --------------------------------------------------------------------------
-
-
-class Mode(Enum):
-    """Where a step's body runs."""
-
-    ASYNC = "async"
-    THREAD = "thread"
-    EXECUTOR = "executor"
-
-
-@dataclass(frozen=True, slots=True)
-class StepSpec:
-    """All that a driver needs of a step's definition."""
-
-    name: str
-    plain: Callable[..., Any]
-    """The function as it was written."""
-    fn: Callable[..., Any]
-    """What is called for it, which may travel to another process."""
-    mode: Mode
-    executor: Executor | None
-    parameters: Parameters
-    raises: tuple[type[Exception], ...]
-    retry: Retry | None
-    """When a failed attempt is followed by another; None: as the engine says."""
-    timeout: int | None
-    """How many microseconds an attempt may take."""
-    at_most_once: bool
-    """It is never begun again where it may have begun before."""
-    probe: Callable[..., Any] | None
-    """Says whether it had its effect, where it may have begun before."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepCall:
-    """One call of a step, its arguments bound and digested."""
-
-    spec: StepSpec
-    key: str | None
-    """The explicit key, where the caller chose one."""
-    bound: BoundArguments
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowSpec:
-    """All that an engine needs of a workflow's definition."""
-
-    name: str
-    fn: Callable[..., Coroutine[Any, Any, Any]]
-    parameters: Parameters
-    origin: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartOptions:
-    """How a run is to be started."""
-
-    id: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    if_exists: IfExists = IfExists.ATTACH
-    deadline: int | None = None
-    """How many microseconds the run is given."""
-    engine: Host | None = None
 
 
 # What code in a run may know -----------------------------------------------------------------------------------------
@@ -163,8 +91,39 @@ class Body(Protocol):
         """Fix the key of a step; awaiting what is returned gives its outcome."""
         ...
 
-    def sleep(self, until: Callable[[int], int]) -> Coroutine[Any, Any, None]:
+    @property
+    def host(self) -> Host:
+        """The engine that drives it."""
+        ...
+
+    def sleep(self, until: Until) -> Coroutine[Any, Any, None]:
         """Fix the key of a sleep; `until` makes its deadline from the body's time."""
+        ...
+
+    def wish(self, wish: Wish) -> Coroutine[Any, Any, Any]:
+        """Fix the key of any other durable call; awaiting what is returned gives its outcome."""
+        ...
+
+    def many(
+        self, name: str, make: Callable[[int], StepCall | Wish], count: int, limit: int, *, collect: bool
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Fix the key of a fan-out over `count` calls, which `make` makes by their index.
+
+        Args:
+            name: What is called.
+            make: Makes the call of an index. Its key is that of the fan-out and the index.
+            count: How many calls there are.
+            limit: How many of them may be open at once.
+            collect: Give errors in the place of results, instead of raising the first one.
+        """
+        ...
+
+    def report_status(self, text: str | None) -> None:
+        """Show people a text; nothing where the body replays."""
+        ...
+
+    def report_progress(self, done: int, total: int) -> None:
+        """Show people how far the run has come; nothing where the body replays."""
         ...
 
     def now(self) -> int:
@@ -193,18 +152,40 @@ class Host(Protocol):
         """The event loop it was opened on."""
         ...
 
-    async def start(self, workflow: WorkflowSpec, bound: BoundArguments, options: StartOptions) -> tuple[RunRow, bool]:
-        """Start a run, or attach to one; the run, and whether it is new."""
+    async def start(
+        self,
+        workflow: WorkflowSpec,
+        bound: BoundArguments,
+        options: StartOptions,
+        message: SendMessage | None = None,
+    ) -> tuple[RunRow, bool]:
+        """Start a run, or attach to one, and send it a message if there is one; the run, and whether it is new."""
+        ...
+
+    async def signal(self, message: SendMessage) -> None:
+        """Send a message to a run."""
+        ...
+
+    async def answer(self, answer: AnswerQuestion) -> None:
+        """Answer a question of a run."""
         ...
 
     async def cancel(self, run_id: str, reason: str, by: str) -> None:
         """Ask a run to end."""
         ...
 
+    async def terminate(self, run_id: str, reason: str, by: str) -> None:
+        """End a run without clean-up."""
+        ...
+
+    async def pause(self, run_id: str, reason: str, by: str) -> None:
+        """Let a run begin nothing more until it is resumed."""
+        ...
+
     async def resume(
         self, run_id: str, *, accept_changes: bool, retry: tuple[str, ...], corrected: Mapping[str, Any] | None
     ) -> Sequence[str]:
-        """Let a failed or parked run go on; the keys of what was forgotten."""
+        """Let a failed, parked or paused run go on; the keys of what was forgotten."""
         ...
 
     async def settle(self, run_id: str, key: str, value: object, by: str, *, retry: bool) -> None:
@@ -227,8 +208,29 @@ class Host(Protocol):
         """What a run has recorded."""
         ...
 
+    async def messages(self, run_id: str) -> Sequence[MessageInfo]:
+        """What was sent to a run and not taken."""
+        ...
+
+    async def questions_of(self, run_id: str) -> Sequence[QuestionInfo]:
+        """What a run asks."""
+        ...
+
+    def watch_run(self, run_id: str) -> AsyncIterator[RunInfo]:
+        """What a run is, then each change."""
+        ...
+
     def unseal(self, data: bytes, where: str) -> bytes:
         """Encoded bytes of stored bytes."""
+        ...
+
+
+class Hosted(Protocol):
+    """Whatever has a host: an `Engine`, for those who name one."""
+
+    @property
+    def host(self) -> Host:
+        """The engine as definitions and run handles see it."""
         ...
 
 
@@ -269,6 +271,19 @@ Scope = Nowhere | EngineScope | BodyScope | StepScope
 
 NOWHERE = Nowhere()
 scope: ContextVar[Scope] = ContextVar("durable_sqlite", default=NOWHERE)
+
+
+F = TypeVar("F")
+
+
+def looks_async(fn: F) -> F:
+    """Let frameworks that ask take a function that fixes a key and returns an awaitable for a coroutine function."""
+    thing: Any = fn
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(thing)
+    else:
+        thing._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001 - the only way before 3.12
+    return fn
 
 
 def body() -> Body | None:

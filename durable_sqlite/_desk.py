@@ -11,7 +11,7 @@ import contextvars
 import hashlib
 import heapq
 import itertools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
 from random import Random
@@ -19,11 +19,14 @@ from typing import Any
 from uuid import UUID
 
 from ._body_loop import BodyTask, BodyTimer, Branch, body_loop
-from ._call import OWN_CALLS, Call, awaiting
-from ._context import StepCall
+from ._call import OWN_CALLS, Call, awaiting, fanning_out
+from ._codec import Vault
+from ._context import Host
 from ._ids import check_name
+from ._mail import Mailbox
 from ._records import FailedAttempt, Kind, Memory, Reason, RunRow
 from ._replay import Conflict, Divergence, Replay
+from ._specs import StepCall, Until, Wish
 from .errors import DuplicateKey, DurableError, NotDurable, ReplayDiverged, SuspendedStepConflict
 
 __all__ = ["Desk"]
@@ -37,23 +40,30 @@ class Desk:
 
     Args:
         row: The run.
+        host: The engine that drives it.
+        vault: Says how large a value may be.
         replay: What the journal holds of it.
         memory: Deadlines that are in force from earlier passes, and attempts that those made in vain.
+        mailbox: Where waits for messages, answers and other runs are listed.
         replaying: Whether a pass came before this one.
-        give_up_step: Is told of a step in flight that the body no longer waits for.
+        given_up: Is told of each call that the body no longer waits for.
     """
 
     def __init__(
         self,
         row: RunRow,
+        *,
+        host: Host,
+        vault: Vault,
         replay: Replay,
         memory: Memory,
-        *,
+        mailbox: Mailbox,
         replaying: bool,
-        give_up_step: Callable[[Call], None],
+        given_up: Callable[[Call], None],
     ) -> None:
         self.run_id = row.id
         self.workflow = row.workflow
+        self.host = host
         self.replaying = replaying
         self.unloading = False
         self.loop = body_loop(self, row.uid, OWN_CALLS)
@@ -63,13 +73,20 @@ class Desk:
         """Open calls by key, in the order in which they were asked."""
         self.trouble: tuple[Reason, DurableError] | None = None
         """Why the run must be parked."""
+        self.status = row.status
+        """What the body says of itself."""
+        self.progress = row.progress
+        """How far it has come, as it says."""
         self._uid = row.uid
+        self._vault = vault
         self._replay = replay
+        self._mailbox = mailbox
         self._deadlines = {wait.key: wait.deadline for wait in memory.waits}
+        self._deadlines |= {question.key: question.deadline for question in memory.questions}
         self._failed: dict[str, list[FailedAttempt]] = {}
         for attempt in memory.attempts:
             self._failed.setdefault(attempt.key, []).append(attempt)
-        self._give_up_step = give_up_step
+        self._given_up = given_up
         self._explicit: set[str] = set()
         self._unawaited: dict[Call, Coroutine[Any, Any, Any]] = {}
         self._fresh: list[Call] = []
@@ -85,13 +102,38 @@ class Desk:
 
     def call(self, request: StepCall) -> Coroutine[Any, Any, Any]:
         """Fix the key of a step, and give what the body awaits."""
-        key = self._key(request.spec.name, request.key)
-        context = contextvars.copy_context()
-        return self._issue(Call(key, Kind.STEP, request.spec.name, request.digest, request, context))
+        return self._issue(self._call_of(request, self._key(request.spec.name, request.key)))
 
-    def sleep(self, until: Callable[[int], int]) -> Coroutine[Any, Any, None]:
+    def sleep(self, until: Until) -> Coroutine[Any, Any, None]:
         """Fix the key of a sleep, and give what the body awaits."""
         return self._issue(Call(self._key("sleep", None), Kind.SLEEP, "sleep", delay=until))
+
+    def wish(self, wish: Wish) -> Coroutine[Any, Any, Any]:
+        """Fix the key of any other durable call, and give what the body awaits.
+
+        Raises:
+            PayloadTooLarge: What it sends is too large to be stored.
+        """
+        return self._issue(self._call_of(wish, self._key(wish.name, wish.key)))
+
+    def many(
+        self, name: str, make: Callable[[int], StepCall | Wish], count: int, limit: int, *, collect: bool
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Fix the key of a fan-out, and give what the body awaits."""
+        key = self._key(name, None)
+        whole = Call(key, Kind.STEP, name)
+        parts: Iterator[Call] = (self._call_of(make(index), f"{key}[{index}]") for index in range(count))
+        coro = fanning_out(self, whole, parts, limit, collect=collect)
+        self._unawaited[whole] = coro
+        return coro
+
+    def report_status(self, text: str | None) -> None:
+        """Note what the body says of itself; the driver sees to it that people see it."""
+        self.status = text
+
+    def report_progress(self, done: int, total: int) -> None:
+        """Note how far the body says that it has come."""
+        self.progress = (done, total)
 
     def now(self) -> int:
         """The time of the last entry that the body was given."""
@@ -111,7 +153,7 @@ class Desk:
 
     def register(self, call: Call) -> asyncio.Future[Any]:
         """Note that the body waits for `call`; while it is unloaded, nothing ever answers."""
-        self._unawaited.pop(call, None)
+        self.awaited(call)
         call.future = asyncio.Future(loop=self.loop)
         if not self.unloading:
             self._ask(call)
@@ -119,9 +161,14 @@ class Desk:
 
     def give_up(self, call: Call) -> None:
         """Note that the body no longer waits for `call`."""
-        if not self.unloading:
-            self.waiting.pop(call.key, None)
-            self._give_up_step(call)
+        if not self.unloading and self.waits_for(call):
+            del self.waiting[call.key]
+            self._mailbox.forget(call)
+            self._given_up(call)
+
+    def awaited(self, call: Call) -> None:
+        """Note that what was called is awaited by now."""
+        self._unawaited.pop(call, None)
 
     # asyncio's side --------------------------------------------------------------------------------------------------
 
@@ -161,10 +208,12 @@ class Desk:
     def close(self, key: str, at: int) -> Call:
         """Take an open call, whose outcome of time `at` is about to be given."""
         self.clock = max(self.clock, at)
-        return self.waiting.pop(key)
+        call = self.waiting.pop(key)
+        self._mailbox.forget(call)
+        return call
 
-    def fresh_steps(self) -> list[Call]:
-        """Steps that were called, are not recorded, and have not begun; they stay listed until `begun`."""
+    def fresh(self) -> list[Call]:
+        """Calls that are not recorded, have not begun, and need somebody to begin them; they stay listed until `begun`."""
         if self._fresh:
             self._fresh = [call for call in self._fresh if self.waits_for(call)]
         return self._fresh
@@ -185,7 +234,7 @@ class Desk:
         self._fresh.append(call)
 
     def begun(self) -> None:
-        """Note that the fresh steps have begun."""
+        """Note that the fresh calls have begun."""
         self._fresh = []
 
     def nearest(self) -> tuple[int, Call] | None:
@@ -253,6 +302,14 @@ class Desk:
         self._unawaited[call] = coro
         return coro
 
+    def _call_of(self, request: StepCall | Wish, key: str) -> Call:
+        if isinstance(request, StepCall):
+            return Call(key, Kind.STEP, request.spec.name, request.digest, request, contextvars.copy_context())
+        data = getattr(request.errand, "data", None)
+        if data is not None:
+            self._vault.check(data, f"run {self.run_id}, {key}")
+        return Call(key, request.kind, request.name, request.digest, wish=request, delay=request.until)
+
     def _ask(self, call: Call) -> None:
         call.asked = self._replay.given
         call.since = self.clock
@@ -268,6 +325,10 @@ class Desk:
                 heapq.heappush(self._due, (call.deadline, next(self._numbers), call))
             if call.kind is Kind.STEP:
                 self._begin_or_put_off(call)
+            elif call.wish is not None:
+                self._mailbox.wait(call)
+                if call.wish.errand is not None:
+                    self._fresh.append(call)
 
     def _begin_or_put_off(self, call: Call) -> None:
         failed = self._failed.get(call.key)

@@ -13,7 +13,8 @@ from typing import Any
 from ._attempt import Doubt, Fault, Result, Runner, fault_of
 from ._call import Call
 from ._clock import Alarm, Clock
-from ._context import Mode, StepCall, StepInfo
+from ._context import StepInfo
+from ._specs import Mode, StepCall
 from .retry import Retry
 
 __all__ = ["Flight"]

@@ -10,9 +10,10 @@ from typing import Any, TypeGuard
 
 from ._clock import from_datetime
 from ._codec import Shape
-from ._context import NOWHERE, WorkflowSpec
-from ._definition import Workflow
+from ._context import NOWHERE
 from ._records import RunQuery, State, StateName
+from ._specs import WorkflowSpec
+from ._workflows import Workflow
 from .errors import UsageError
 
 __all__ = ["imported_workflow", "query_of", "shape_of", "step_exists"]

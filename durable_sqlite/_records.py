@@ -13,7 +13,7 @@ from .errors import ErrorRecord
 __all__ = [
     "CANCEL_KEY",
     "DEADLINE",
-    "CancelRequest",
+    "Answered",
     "Claimed",
     "End",
     "Entry",
@@ -24,15 +24,31 @@ __all__ = [
     "IfExists",
     "Intent",
     "Kind",
+    "Mail",
     "Memory",
+    "Message",
+    "MessageInfo",
+    "NewAnswer",
+    "NewMessage",
+    "NewQuestion",
     "NewRun",
+    "News",
+    "OpenQuestion",
     "Outcome",
+    "Progress",
+    "Question",
+    "QuestionInfo",
+    "QuestionQuery",
     "Reason",
+    "Report",
+    "Request",
+    "Rest",
     "Resumed",
     "Resumption",
     "RunInfo",
     "RunQuery",
     "RunRow",
+    "Sent",
     "Settlement",
     "Started",
     "State",
@@ -94,12 +110,27 @@ class Kind(StrEnum):
     STEP = "step"
     SLEEP = "sleep"
     TIMER = "timer"
+    SIGNAL = "signal"
+    """A wait for a message."""
+    QUESTION = "question"
+    """A suspend point: a wait for somebody's answer."""
+    CHILD = "child"
+    """A workflow that was called: a wait for the end of the child run."""
+    RUN = "run"
+    """A wait for the end of a run by its handle."""
+    DRAIN = "drain"
+    """All messages that are there."""
+    ACT = "act"
+    """Something done to a run: started, sent a message, answered, cancelled."""
     CANCEL = "cancel"
 
     @property
     def waits(self) -> bool:
         """Whether a run may be suspended while it is open."""
-        return self is not Kind.STEP
+        return self not in _ACTIVE
+
+
+_ACTIVE = frozenset({Kind.STEP, Kind.DRAIN, Kind.ACT})
 
 
 class Outcome(StrEnum):
@@ -108,6 +139,8 @@ class Outcome(StrEnum):
     VALUE = "value"
     ERROR = "error"
     DECLARED = "declared"
+    TIMEOUT = "timeout"
+    """Nothing came before the deadline of a wait."""
 
 
 class IfExists(StrEnum):
@@ -194,6 +227,150 @@ class Wait:
     name: str
     since: int
     deadline: int | None = None
+    target: str | None = None
+    """The id of the run whose end it waits for, where it does."""
+
+
+# Messages, questions and answers -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """A message to be sent to a run."""
+
+    name: str
+    """The signal's name."""
+    payload: bytes
+    at: int
+    dedupe: str | None = None
+    """A second message to the same run with the same value is the same message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to a run, as the journal holds it."""
+
+    no: int
+    """1, 2, 3 … in its run: the order in which messages were stored."""
+    name: str
+    payload: bytes
+    at: int
+    """When it was sent, by the sender's clock."""
+    dedupe: str | None = None
+    taken_by: str | None = None
+    """The key of the entry that took it."""
+    error: bytes | None = None
+    """The encoded error, as stored, of a message that was set aside because it does not fit its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a message."""
+
+    row: RunRow
+    """The run, after it."""
+    message: Message
+    new: bool
+    """False where a message with the same `dedupe` was there already."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewQuestion:
+    """A question that a run asks at a suspend point."""
+
+    key: str
+    """The key of its wait."""
+    name: str
+    """The suspend point's name."""
+    payload: bytes
+    """The encoded question, as stored."""
+    schema: str
+    """The JSON schema of the answer, as JSON."""
+    at: int
+    deadline: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as the journal holds it. It is open while it has neither an answer nor been closed."""
+
+    key: str
+    name: str
+    payload: bytes
+    schema: str
+    at: int
+    deadline: int | None = None
+    answer: bytes | None = None
+    answered_at: int | None = None
+    answered_by: str = ""
+    closed_at: int | None = None
+    """When it was over without an answer: its deadline passed, or the body no longer waits for it."""
+    error: bytes | None = None
+    """The encoded error, as stored, of the last answer that was set aside because it does not fit its type."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an answer would be taken, deadlines aside."""
+        return self.answer is None and self.closed_at is None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAnswer:
+    """An answer to a question of a run."""
+
+    name: str
+    key: str | None
+    """Which question; None where the suspend point asks only one."""
+    payload: bytes
+    at: int
+    by: str = ""
+    early: bool = False
+    """Where it has not been asked yet, keep the answer for the next question of this name."""
+    dedupe: str | None = None
+    """A second answer with the same value is the same answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of an answer."""
+
+    row: RunRow
+    """The run, after it."""
+    key: str | None
+    """The question that was answered; None where the answer waits for the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What has come for a run and was not given to its body yet."""
+
+    messages: Sequence[Message] = ()
+    """Neither taken nor set aside, oldest first."""
+    questions: Sequence[Question] = ()
+    """Answered, and the answer was not recorded yet."""
+    ended: Sequence[RunRow] = ()
+    """Those of the runs asked about that have completed, failed or been cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenQuestion:
+    """An open question, and the run that asks it."""
+
+    run_id: str
+    workflow: str
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionQuery:
+    """Which open questions to list, oldest first."""
+
+    run_id: str | None = None
+    workflow: str | None = None
+    name: str | None = None
+    limit: int | None = None
+    after: tuple[int, str, str] | None = None
+    """List only what comes behind the question asked at that time, by that run, with that key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +381,17 @@ class Memory:
     waits: Sequence[Wait] = ()
     attempts: Sequence[FailedAttempt] = ()
     intents: Sequence[Intent] = ()
+    messages: Sequence[Message] = ()
+    """Those that were not taken, oldest first; those that were set aside included."""
+    questions: Sequence[Question] = ()
+    """All that were ever asked, in that order."""
+    children: Sequence[str] = ()
+    """The ids of the runs that its body started and that have not stopped."""
 
 
 @dataclass(frozen=True, slots=True)
-class CancelRequest:
-    """Who asked a run to end, when, and why."""
+class Request:
+    """Who asked a run to end or to pause, when, and why."""
 
     at: int
     reason: str = ""
@@ -230,6 +413,12 @@ class NewRun:
     tags: Mapping[str, str]
     deadline: int | None = None
     """How many microseconds the run is given."""
+    parent: int | None = None
+    """The number of the run whose body starts it."""
+    parent_key: str | None = None
+    """The key of the entry under which that body starts it."""
+    detached: bool = False
+    """What is asked of the parent is not asked of it, and it inherits no deadline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +448,7 @@ class RunRow:
     deaths: int
     """How many owners died in a row without one new outcome."""
     accept_changes: bool
-    cancel: CancelRequest | None
+    cancel: Request | None
     tags: Mapping[str, str]
     deadline_at: int | None = None
     deadline_length: int | None = None
@@ -269,6 +458,24 @@ class RunRow:
     """Keys of the failed steps that are found in the error of a failed run."""
     discarded_at: int | None = None
     """When a person marked the dead letter as seen to."""
+    parent: int | None = None
+    """The number of the run whose body started it."""
+    parent_key: str | None = None
+    """The key of the entry under which that body started it."""
+    parent_id: str | None = None
+    """That run's id, while the journal has it."""
+    detached: bool = False
+    """What is asked of the parent is not asked of it."""
+    deadline_inherited: bool = False
+    """The deadline is the parent's, which was the nearer one."""
+    pause: Request | None = None
+    """It is paused, or will be once what is in flight has ended."""
+    status: str | None = None
+    """What the body last said of itself."""
+    progress: tuple[int, int] | None = None
+    """How much is done, of how much, as the body last said."""
+    changed: int = 0
+    """Grows with each change of the run, over all runs of the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +495,10 @@ class Resumed:
     """What became of a `resume`."""
 
     row: RunRow
-    forgotten: tuple[str, ...]
+    forgotten: tuple[str, ...] = ()
     """Keys of the outcomes that were forgotten: failures to be tried again, and what the body asked for after it saw them."""
+    others: Sequence[RunRow] = ()
+    """The child runs that go on with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,11 +540,46 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    """How a run comes to rest: what it waits for from now on. Waits that were written before and are not named stay."""
+
+    at: int
+    opened: Sequence[Wait] = ()
+    closed: Sequence[str] = ()
+    """Keys of waits that were written before and are over."""
+    due: int | None = None
+    """The nearest deadline of all open waits."""
+    paused: bool = False
+    """Nothing is in flight, and the body knows that the run is to be paused."""
+
+
+@dataclass(frozen=True, slots=True)
 class Suspension:
     """What became of a request to suspend: done, or the news that forbade it."""
 
     suspended: bool
-    cancel: CancelRequest | None = None
+    cancel: Request | None = None
+    """A request to cancel that the body has not been given."""
+    pause: Request | None = None
+    """The request to pause that is in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a run that this worker drives may not have heard of yet."""
+
+    run: int
+    cancel: Request | None
+    pause: Request | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a body says of itself, for people to see."""
+
+    status: str | None
+    progress: tuple[int, int] | None
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +611,14 @@ class RunQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come, as its body says."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunInfo:
     """A run as its users see it."""
 
@@ -385,6 +637,46 @@ class RunInfo:
     """When it must have ended; it is told so then, and fails."""
     waiting_for: tuple[str, ...]
     """What it waits for, one sentence each, with since when and until when."""
+    status: str | None = None
+    """What its body last said with `set_status`."""
+    progress: Progress | None = None
+    """What its body last said with `set_progress`."""
+    parent: str | None = None
+    """The id of the run whose body started it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionInfo:
+    """An open question of a run, as whoever may answer it sees it."""
+
+    run_id: str
+    workflow: str
+    key: str
+    """Names the question in `run.answer(..., key=...)`."""
+    point: str
+    """The name of the suspend point."""
+    question: Any
+    """Its fields as plain JSON data."""
+    answer_schema: Mapping[str, Any]
+    """The JSON schema of the answer."""
+    asked_at: datetime
+    deadline: datetime | None
+    error: ErrorRecord | None = None
+    """Why the last answer was set aside, where it did not fit the schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageInfo:
+    """A message that a run has not taken, as its users see it."""
+
+    name: str
+    """The signal's name."""
+    message: Any
+    """Its fields as plain JSON data."""
+    sent_at: datetime
+    dedupe: str | None
+    error: ErrorRecord | None
+    """Why it was set aside, where it does not fit its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,4 +713,4 @@ class HistoryEntry:
     recorded_at: datetime | None
     removed: bool
     decided_by: str | None = None
-    """Who decided the outcome, where a person did because nobody could know it."""
+    """Who answered the question, or decided the outcome of a step where nobody could know it."""

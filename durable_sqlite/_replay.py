@@ -48,6 +48,9 @@ class Changes:
         return bool(self.changed or self.removed)
 
 
+_EFFECTS = frozenset({Kind.STEP, Kind.CHILD, Kind.ACT})
+"""Calls that must not be made twice because the code moved them."""
+
 _WAY_OUT = (
     "Mend the code and call `resume` on the run, or accept the change for this one run with "
     "`run.resume(accept_changes=True)`."
@@ -126,22 +129,22 @@ class Replay:
             fresh: The calls of steps that are about to begin.
             known: Whether a step of this name is still defined.
         """
-        left = [entry for key in self._unasked if (entry := self._entries[key]).kind is Kind.STEP]
+        left = [entry for key in self._unasked if (entry := self._entries[key]).kind in _EFFECTS]
         if not left:
             return None
-        wanted = {(call.name, call.digest): call.key for call in fresh}
+        wanted = {(call.kind, call.name, call.digest): call.key for call in fresh}
         for entry in sorted(left, key=lambda entry: entry.seq):
-            moved_to = wanted.get((entry.name, entry.digest))
-            if moved_to is None and known(entry.name):
+            moved_to = wanted.get((entry.kind, entry.name, entry.digest))
+            if moved_to is None and (entry.kind is not Kind.STEP or known(entry.name)):
                 continue
             if self._accept:
                 self._removed.append(entry.key)
                 self._unasked.discard(entry.key)
             elif moved_to is not None:
                 return Divergence(
-                    f"run {self._run_id}: the code is about to run step {entry.name} as {moved_to}, but the journal holds the "
-                    f"outcome of the same call as {entry.key}, which the code no longer asks for. Running it would repeat "
-                    f"its effect. {_WAY_OUT} Accepting runs it again."
+                    f"run {self._run_id}: the code is about to run {entry.kind} {entry.name} as {moved_to}, but the journal "
+                    f"holds the outcome of the same call as {entry.key}, which the code no longer asks for. Running it would "
+                    f"repeat its effect. {_WAY_OUT} Accepting runs it again."
                 )
             else:
                 return Divergence(

@@ -16,49 +16,47 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
-from random import Random
 from typing import Any, Protocol
 
-from ._attempt import Doubt, Fault, Result, Runner, read_outcome
+from ._attempt import Doubt, Fault, Result, read_outcome
 from ._body_loop import BodyTask, Branch
 from ._call import Call
-from ._clock import Alarm, Clock
-from ._codec import Vault
-from ._context import BodyScope, StepCall, StepInfo, WorkflowSpec, scope
+from ._clerk import Clerk
+from ._clock import Alarm
+from ._context import BodyScope, scope
+from ._crew import Crew
 from ._desk import Desk
-from ._flight import Flight
-from ._ids import derived
+from ._errands import Errands, PostOffice, read_wish
+from ._ledger import Ledger
+from ._leftovers import Leftovers
+from ._mail import Mailbox
 from ._records import (
     CANCEL_KEY,
     DEADLINE,
-    CancelRequest,
     Claimed,
     End,
     Entry,
     Hold,
-    Intent,
     Kind,
     Memory,
     Outcome,
     Reason,
+    Report,
+    Request,
+    RunRow,
     State,
     Suspension,
 )
 from ._replay import Replay
-from ._verdict import Cancellation, Ending, ambiguous, judge, stored_error, too_many, verdict
-from .errors import (
-    DefinitionError,
-    JournalError,
-    Undecodable,
-    Unstorable,
-)
-from .journal import Journal
-from .retry import Retry
+from ._specs import AskQuestion, TakeMessages, WorkflowSpec
+from ._surroundings import Surroundings
+from ._suspension import Suspender
+from ._verdict import Cancellation, Ending, stored_error, too_many, verdict
+from .errors import DefinitionError, JournalError, Undecodable, Unstorable
 
-__all__ = ["Keeper", "Pass", "Surroundings"]
+__all__ = ["Keeper", "Pass"]
 
 logger = logging.getLogger("durable_sqlite")
 
@@ -66,25 +64,14 @@ _SHORT_BACK_OFF = 1_000_000  # microseconds that a run waits for a step's next a
 _SLICE = 1_000  # callbacks of a body after which the host's loop gets its turn
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What every pass of one engine shares."""
-
-    journal: Journal
-    loop: asyncio.AbstractEventLoop
-    clock: Clock
-    vault: Vault
-    runner: Runner
-    max_entries: int
-    retry: Retry
-    """For steps that have no policy of their own."""
-    chance: Random
-    step_exists: Callable[[str], bool]
-    failpoint: Callable[[str], None]
-
-
-class Keeper(Protocol):
+class Keeper(PostOffice, Protocol):
     """Whoever decides which runs are driven."""
+
+    def awaits(self, run_id: str, waiter: Pass) -> None:
+        """Let a pass hear of the end of a run."""
+
+    def reported(self, run: Pass) -> None:
+        """The body has said something of itself, and that is committed."""
 
     def progressed(self, run: Pass) -> None:
         """A new outcome was recorded."""
@@ -95,8 +82,11 @@ class Keeper(Protocol):
     def woke(self, run: Pass) -> None:
         """The run was suspended and is driven again."""
 
-    def ended(self, run: Pass, state: State) -> None:
-        """The run has stopped, and that is committed; `state` is how its body ended."""
+    def ended(self, run: Pass, state: State, woken: int) -> None:
+        """The run has stopped, and that is committed; `state` is how its body ended.
+
+        `woken` suspended runs had waited for it.
+        """
 
     def dropped(self, run: Pass) -> None:
         """The pass was given up without an outcome."""
@@ -125,37 +115,84 @@ class Pass:
         first: bool,
     ) -> None:
         self.row = claimed.row
-        self.hold = claimed.hold
-        self.at_rest = False
         self.over = False
         self._around = around
         self._keeper = keeper
         self._spec = workflow
-        self._recovered = self.row.interrupted
+        self._ledger = Ledger(around.journal, claimed.hold, self.refused)
         self._replay = Replay(self.row.id, memory.entries, accept_changes=self.row.accept_changes)
-        self._flight = Flight(
-            around.loop,
-            around.clock,
-            around.runner,
-            around.failpoint,
-            ready=self._may_act,
+        mailbox = Mailbox(
+            (message for message in memory.messages if message.error is None),
+            (question for question in memory.questions if question.answer is not None),
+        )
+        self._clerk = Clerk(
+            self.row.id,
+            journal=around.journal,
+            ledger=self._ledger,
+            mailbox=mailbox,
+            vault=around.vault,
+            looked=self.wake,
+            refused=self.refused,
+        )
+        self._desk = Desk(
+            self.row,
+            host=around.host,
+            vault=around.vault,
+            replay=self._replay,
+            memory=memory,
+            mailbox=mailbox,
+            replaying=not first,
+            given_up=self._given_up,
+        )
+        self._crew = Crew(
+            self.row,
+            around,
+            ledger=self._ledger,
+            desk=self._desk,
+            memory=memory,
+            is_over=lambda: self.over,
             landed=self.drive,
             lost=self._lost,
         )
-        self._desk = Desk(self.row, self._replay, memory, replaying=not first, give_up_step=self._flight.give_up)
-        self._doubtful = {intent.key for intent in memory.intents}
+        self._errands = Errands(
+            self.row,
+            journal=around.journal,
+            ledger=self._ledger,
+            post=keeper,
+            clock=around.clock,
+            vault=around.vault,
+            mailbox=mailbox,
+            results=self._crew.flight.results,
+            landed=self.drive,
+            refused=self.refused,
+            look=self._clerk.look,
+            awaits=partial(keeper.awaits, waiter=self),
+        )
+        self._leftovers = Leftovers(self.row, memory)
+        self._suspender = Suspender(self._ledger, around.clock, memory, self)
+        self._mailbox = mailbox
+        self._reported = (self.row.status, self.row.progress)
         self._alarm: tuple[int, Alarm] | None = None
         self._cancel = self.row.cancel
+        self._pause = self.row.pause
         self._deadline = self.row.deadline_at
         self._cancelled: Cancellation | None = None
         self._busy = False
-        self._suspending = False
         self._nudged = False
-        self._returning = False
+        self._expiring = False
         self._ending = False
-        self._last_write: asyncio.Future[Any] | None = None
         self._closer: BodyTask[None] | None = None
         self._main = self._begin()
+
+    @property
+    def hold(self) -> Hold:
+        """The right to write about the run."""
+        return self._ledger.hold
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the run was given back, and the body waits in memory for news."""
+        return self._suspender.at_rest and not self.over
 
     def _begin(self) -> BodyTask[Any] | None:
         where = f"run {self.row.id}: input"
@@ -168,24 +205,53 @@ class Pass:
         context.run(scope.set, BodyScope(self._desk))
         return self._desk.loop.spawn(self._spec.fn(*args, **kwargs), self._desk.loop.root, context)
 
-    # Driving ---------------------------------------------------------------------------------------------------------
+    # News ------------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
         """Look whether there is news for the body. Call it from a callback of the host's loop, never inside a task."""
-        if self._suspending:
+        if self._suspender.suspending:
             self._nudged = True
         elif not self.at_rest:
             self.drive()
         elif self._has_news():
-            self._return()
+            self._go_on()
 
-    def request_cancel(self, request: CancelRequest) -> None:
-        """Note that the run is to be cancelled; `wake` delivers it."""
-        self._cancel = self._cancel or request
+    def hear(self, cancel: Request | None, pause: Request | None) -> None:
+        """Note what is asked of the run; `wake` lets the body know."""
+        self._cancel = self._cancel or cancel
+        self._pause = None if self._cancel is not None else pause
+
+    def mailed(self, *, woken: bool) -> None:
+        """Look at the mail: some has come. Call it as `wake`.
+
+        Args:
+            woken: The run was suspended and waits for that mail, so it is pending in the journal.
+        """
+        self._clerk.look()
+        if woken and self.at_rest and not self._suspender.paused:
+            self._go_on()
+
+    def _has_news(self) -> bool:
+        if self._cancel is not None and not self._cancelled:
+            return True
+        due = self._next_due()
+        if due is not None and due <= self._around.clock.now():
+            return True
+        if self._pause is not None:
+            return False
+        return self._suspender.paused or self._mailbox.next() is not None
+
+    @property
+    def _pausing(self) -> bool:
+        """Whether nothing more is to begin; a body that was told to end goes on to its end."""
+        return self._pause is not None and not self._cancelled
+
+    # Driving ---------------------------------------------------------------------------------------------------------
 
     def drive(self) -> None:
         """Give, record, begin, until nothing is left to do now. Call it from a callback of the host's loop."""
-        if self.over or self._ending or self._busy or self._suspending or self._returning or self.at_rest:
+        resting = self._suspender.suspending or self._suspender.returning or self._suspender.at_rest
+        if self.over or self._ending or self._busy or self._expiring or resting:
             return
         self._busy = True
         try:
@@ -204,7 +270,7 @@ class Pass:
             if not self._desk.loop.pump(_SLICE):
                 self._around.loop.call_soon(self.drive)
                 return
-            self._amend()
+            self._ledger.amend(self._replay.accepted())
             if self._desk.trouble is not None or self._main is None:
                 self._park()
                 return
@@ -213,16 +279,29 @@ class Pass:
                 return
             if not (self._desk.loop.busy or self._give_recorded() or self._give_live()):
                 break
-        if not self._begin_fresh():
+            if self._expiring:
+                return
+        if not self._pausing and not self._begin_fresh():
             self._park()
-        elif self._flight or self._soon():
+        else:
+            self._tidy_up()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing can be given now: wait for what is under way, or be suspended."""
+        if self._crew.flight or self._errands or (self._soon() and not self._pausing):
             self._arm()
+        elif self._clerk.looking:
+            pass  # what it brings may be what the body waits for
         elif self._desk.waiting:
-            self._suspend()
+            self._settle_changes()
+            waits = {key: call.as_wait() for key, call in self._desk.waiting.items()}
+            nearest = self._desk.nearest()
+            self._suspender.suspend(waits, nearest[0] if nearest else None, paused=self._pausing)
         else:
             self._desk.forbid(
-                "the body waits for something that nothing in it will bring about; only steps, sleeps and its own branches "
-                "can be waited for"
+                "the body waits for something that nothing in it will bring about; only steps, sleeps, messages, answers, "
+                "runs and its own branches can be waited for"
             )
             self._park()
 
@@ -235,59 +314,75 @@ class Pass:
 
     def _give_live(self) -> bool:
         """Record one live event, if there is one, and give it to the body."""
-        while self._flight.results:
-            call, ended = self._flight.results.popleft()
-            if not self._desk.waits_for(call):
-                continue  # it was given up meanwhile, and a late result is nobody's
-            result = ended if isinstance(ended, Result) else self._judge_or_ask(call, ended)
-            if result is not None:
-                self._record(call, result)
-                return True
-            if self._desk.trouble is not None:
-                return True
+        if self._give_results():
+            return True
         if not self._cancelled and (cancel := self._call_to_end()) is not None:
             self._record(cancel, self._nothing())
             return True
-        while (nearest := self._desk.nearest()) is not None and nearest[0] <= self._around.clock.now():
-            if nearest[1].kind is not Kind.STEP:
-                self._record(nearest[1], self._nothing())
+        return not self._pausing and (self._give_mail() or self._give_due())
+
+    def _give_results(self) -> bool:
+        """Give what a step or an errand has brought."""
+        while self._crew.flight.results:
+            call, ended = self._crew.flight.results.popleft()
+            if not self._desk.waits_for(call):
+                continue  # it was given up meanwhile, and a late result is nobody's
+            result = ended if isinstance(ended, Result) else self._judge(call, ended)
+            if result is not None:
+                if call.wish is not None and isinstance(call.wish.errand, TakeMessages):
+                    letter = self._clerk.all_for(call)
+                    self._record(call, letter.result, letter.takes)
+                else:
+                    self._record(call, result)
                 return True
-            self._desk.again(nearest[1])
+            if self._desk.trouble is not None:
+                return True
         return False
 
-    def _judge_or_ask(self, call: Call, ended: Fault | Doubt) -> Result | None:
-        if isinstance(ended, Fault):
-            return self._judge(call, ended)
-        if ended is Doubt.NOT_DONE:
-            self._doubtful.discard(call.key)
-            self._desk.once_more(call)
+    def _judge(self, call: Call, ended: Fault | Doubt) -> Result | None:
+        result = self._crew.judge(call, ended)
+        if result is None and isinstance(ended, Fault):
+            self._keeper.progressed(self)  # the failed attempt was recorded
+            self._desk.replaying = False
+        return result
+
+    def _give_mail(self) -> bool:
+        """Give something that has come and is waited for."""
+        letter = self._clerk.next()
+        if letter is not None:
+            self._record(letter.call, letter.result, letter.takes)
+        return letter is not None
+
+    def _give_due(self) -> bool:
+        """Give the nearest wait whose deadline has passed, or let a step begin again."""
+        while (nearest := self._desk.nearest()) is not None and nearest[0] <= self._around.clock.now():
+            deadline, call = nearest
+            if call.kind in (Kind.SIGNAL, Kind.QUESTION):
+                return not self._clerk.looking and self._expire(call, deadline)
+            if call.kind is not Kind.STEP:
+                self._record(call, self._nothing())
+                return True
+            self._desk.again(call)
+        return False
+
+    def _expire(self, call: Call, deadline: int) -> bool:
+        """Record that nothing came in time, unless the journal holds what did."""
+        entry = self._entry(call, Result(Outcome.TIMEOUT, b""))
+        if self._fits(entry):
+            self._expiring = True
+            self._ledger.expire(entry, deadline).add_done_callback(partial(self._expired, entry))
+        return True
+
+    def _expired(self, entry: Entry, write: asyncio.Future[bool]) -> None:
+        self._expiring = False
+        if self.over or write.cancelled() or write.exception() is not None:
+            return
+        if write.result():
+            self._replay.append(entry)
+            self._recorded(entry)
+            self.drive()
         else:
-            self._ambiguous(call)
-        return None
-
-    def _ambiguous(self, call: Call) -> bool:
-        self._desk.park(Reason.AMBIGUOUS, ambiguous(self.row.id, call.key))
-        return False
-
-    def _judge(self, call: Call, fault: Fault) -> Result | None:
-        """What a failed attempt comes to: the step's outcome, or None where another attempt follows."""
-        assert call.step is not None
-        around = self._around
-        policy, now, chance = self._policy(call.step), around.clock.now(), around.chance.random()
-        outcome = judge(call, fault, policy, around.vault, self.row.id, now=now, chance=chance)
-        if isinstance(outcome, Result):
-            return outcome
-        self._write(around.journal.fail(self.hold, outcome))
-        self._keeper.progressed(self)
-        self._desk.replaying = False
-        call.attempt += 1
-        self._desk.put_off(call, outcome.next_at or now)
-        return None
-
-    def _policy(self, step: StepCall) -> Retry:
-        if step.spec.at_most_once:
-            return Retry.none()
-        return step.spec.retry or self._around.retry
+            self._clerk.look()  # it came in time, and this pass has not heard of it
 
     def _call_to_end(self) -> Call | None:
         """The cancellation that is to be given to the body now: at somebody's request, or because its time is over."""
@@ -300,15 +395,29 @@ class Pass:
 
     def _next_due(self) -> int | None:
         """When the body is due by itself: its nearest wait is over, a step is tried again, or its time is over."""
-        nearest = self._desk.nearest()
+        nearest = None if self._pausing else self._desk.nearest()
         times = (nearest[0] if nearest else None, None if self._cancelled else self._deadline)
         return min((time for time in times if time is not None), default=None)
 
     def _nothing(self) -> Result:
         return Result(Outcome.VALUE, self._around.vault.seal(b"null", self.row.id))
 
-    def _record(self, call: Call, result: Result) -> None:
-        entry = Entry(
+    # Recording and giving --------------------------------------------------------------------------------------------
+
+    def _record(self, call: Call, result: Result, takes: Sequence[int] = ()) -> None:
+        entry = self._entry(call, result)
+        if self._fits(entry):
+            self._replay.append(entry)
+            self._ledger.record(entry, takes)
+            self._recorded(entry)
+
+    def _recorded(self, entry: Entry) -> None:
+        self._desk.replaying = False
+        self._keeper.progressed(self)
+        self._give(entry)
+
+    def _entry(self, call: Call, result: Result) -> Entry:
+        return Entry(
             seq=self._replay.seq + 1,
             key=call.key,
             kind=call.kind,
@@ -321,14 +430,10 @@ class Pass:
             at=max(self._desk.clock, self._around.clock.now()),
             attempts=call.attempt,
         )
-        if entry.seq > self._around.max_entries:
-            self._too_many()
-            return
-        self._replay.append(entry)
-        self._write(self._around.journal.record(self.hold, entry))
-        self._desk.replaying = False
-        self._keeper.progressed(self)
-        self._give(entry)
+
+    def _fits(self, entry: Entry) -> bool:
+        """Whether the run may have one more entry; else it is to be parked."""
+        return entry.seq <= self._around.max_entries or self._too_many()
 
     def _too_many(self) -> bool:
         self._desk.park(Reason.MAX_ENTRIES, too_many(self.row.id, self._replay.seq, self._around.max_entries))
@@ -345,12 +450,8 @@ class Pass:
         assert call.future is not None
         if call.future.done():
             return  # cancelled, and its task has not run since
-        if call.step is None:
-            call.future.set_result(None)
-            return
-        where = f"run {self.row.id}, {entry.key}"
         try:
-            value, error = read_outcome(self._around.vault, call.step.spec, entry, where)
+            value, error = self._read(call, entry)
         except (Undecodable, DefinitionError) as problem:
             self._desk.park(Reason.UNDECODABLE, problem)
             return
@@ -359,6 +460,14 @@ class Pass:
         else:
             call.future.set_exception(error)
 
+    def _read(self, call: Call, entry: Entry) -> tuple[Any, Exception | None]:
+        where = f"run {self.row.id}, {entry.key}"
+        if call.step is not None:
+            return read_outcome(self._around.vault, call.step.spec, entry, where)
+        if call.wish is not None:
+            return read_wish(self._around.vault, call.wish, entry, where)
+        return None, None
+
     def _deliver_cancel(self, entry: Entry) -> None:
         assert self._main is not None
         self._desk.clock = max(self._desk.clock, entry.at)
@@ -366,67 +475,76 @@ class Pass:
         self._cancelled = Cancellation(entry.name == DEADLINE, reason, self._main.cancelling())
         self._main.cancel()
 
-    # Steps -----------------------------------------------------------------------------------------------------------
+    # Beginning -------------------------------------------------------------------------------------------------------
 
     def _begin_fresh(self) -> bool:
-        """Begin the steps that were called and are not recorded; False if the journal says that the code has changed."""
-        fresh = self._desk.fresh_steps()
-        if not fresh or self._flight.clearing:
+        """Begin what was called and is not recorded; False if the journal says that the code has changed."""
+        fresh = self._desk.fresh()
+        if not fresh or self._crew.flight.clearing:
             return True
-        if self._replay.seq + len(self._flight) + len(fresh) > self._around.max_entries:
-            return bool(self._flight) or self._too_many()  # an effect whose outcome may not be recorded must not happen
+        under_way = len(self._crew.flight) + len(self._errands)
+        if self._replay.seq + under_way + len(fresh) > self._around.max_entries:
+            return bool(under_way) or self._too_many()  # an effect whose outcome may not be recorded must not happen
         problem = self._replay.before_fresh([call.compared() for call in fresh], self._around.step_exists)
-        self._amend()
+        self._ledger.amend(self._replay.accepted())
         if problem is not None:
             self._desk.diverge(problem)
             return False
-        for call in fresh:
-            if self._in_doubt(call) and call.step is not None and call.step.spec.probe is None:
-                return bool(self._flight) or self._ambiguous(call)
+        doubtful = next((call for call in fresh if self._crew.knows_nothing_of(call)), None)
+        if doubtful is not None:
+            return bool(under_way) or self._crew.is_ambiguous(doubtful)
         self._settle_changes()
         self._desk.begun()
         self._desk.replaying = False
         for call in fresh:
             self._start(call)
-        self._recovered = False  # what begins after this cannot have begun in a process that died
+        self._crew.recovered = False  # what begins after this cannot have begun in a process that died
         return True
 
     def _settle_changes(self) -> None:
         """The replay is over, and what a person accepted was meant for it alone."""
         if self._replay.settle(self._around.step_exists):
-            self._amend()
-            self._write(self._around.journal.settle_changes(self.hold))
-
-    def _in_doubt(self, call: Call) -> bool:
-        """Whether this is an at-most-once step that may have begun in an earlier pass."""
-        return call.key in self._doubtful and call.step is not None and call.step.spec.at_most_once
+            self._ledger.amend(self._replay.accepted())
+            self._ledger.settle_changes()
 
     def _start(self, call: Call) -> None:
-        assert call.step is not None
-        policy = self._policy(call.step)
-        info = StepInfo(
-            run_id=self.row.id,
-            workflow=self._spec.name,
-            key=call.key,
-            attempt=call.attempt,
-            max_attempts=policy.max_attempts,
-            recovered=self._recovered,
-            idempotency_key=derived(self.row.uid, call.key),
-        )
-        in_doubt = self._in_doubt(call)
-        if call.step.spec.at_most_once and not in_doubt:
-            intent = Intent(call.key, call.name, call.digest, call.asked, self._around.clock.now())
-            self._write(self._around.journal.intend(self.hold, intent))
-        self._flight.start(call, call.step, info, policy, probe=in_doubt)
+        if call.step is not None:
+            self._crew.start(call, call.step)
+            return
+        assert call.wish is not None
+        self._leftovers.begun(call)
+        match call.wish.errand:
+            case AskQuestion() as question:
+                self._errands.ask(call, question)
+            case None:
+                pass
+            case errand:
+                self._errands.begin(call, errand)
 
-    async def _may_act(self) -> bool:
-        """Wait until all that this run has recorded is committed, since an effect may depend on it; False if it is over."""
-        while self._last_write is not None and not self._last_write.done():
-            committed = self._around.loop.create_future()
-            self._last_write.add_done_callback(partial(_set, committed))
-            await committed
-        write = self._last_write  # refused: the run is driven elsewhere, and this pass may not have heard of it yet
-        return not self.over and (write is None or (not write.cancelled() and write.exception() is None))
+    def _given_up(self, call: Call) -> None:
+        """The body no longer waits for this call: nor need anybody else do anything for it."""
+        if call.step is not None:
+            self._crew.flight.give_up(call)
+        elif self._cancelled is None or not self._cancelled.by_deadline or call.kind is not Kind.CHILD:
+            self._leftovers.give_up(call)  # else the deadline is the child's as well
+
+    def _tidy_up(self) -> None:
+        """Let nobody do anything more for what was given up, and keep what the body says of itself, where that is new."""
+        now = self._around.clock.now()
+        self._leftovers.tidy_up(self._ledger, now, self._tell)
+        said = (self._desk.status, self._desk.progress)
+        if said != self._reported:
+            self._reported = said
+            self._ledger.report(Report(*said, now)).add_done_callback(self._report_kept)
+
+    def _tell(self, rows: Sequence[RunRow]) -> None:
+        self._keeper.told(*rows)
+
+    def _report_kept(self, report: asyncio.Future[None]) -> None:
+        if not report.cancelled() and report.exception() is None:
+            self._keeper.reported(self)
+
+    # Rest ------------------------------------------------------------------------------------------------------------
 
     def _soon(self) -> bool:
         """Whether a step is tried again so soon that suspending the run would cost more than waiting."""
@@ -450,56 +568,40 @@ class Pass:
         self._alarm = None
         self.drive()
 
-    # Rest and end ----------------------------------------------------------------------------------------------------
-
-    def _suspend(self) -> None:
-        self._suspending = True
-        self._settle_changes()
-        waits = [call.as_wait() for call in self._desk.waiting.values()]
-        future = self._around.journal.suspend(self.hold, waits, self._around.clock.now())
-        self._write(future)
-        future.add_done_callback(self._suspended)
-
-    def _suspended(self, future: asyncio.Future[Suspension]) -> None:
-        self._suspending = False
-        if self.over or future.cancelled() or future.exception() is not None:
+    def rested(self) -> None:
+        """Tell the keeper of the rest, unless there is news already."""
+        if self.over:
             return
-        outcome = future.result()
-        if not outcome.suspended:
-            self._cancel = self._cancel or outcome.cancel
-            self.drive()
-            return
-        self.at_rest = True
         nudged, self._nudged = self._nudged, False
         if nudged and self._has_news():
-            self._return()  # before the keeper hears of the rest, and may unload what is to go on
+            self._go_on()  # before the keeper hears of the rest, and may unload what is to go on
+        else:
+            self._keeper.rested(self, self._next_due())
+
+    def disturbed(self, news: Suspension, *, paused: bool) -> None:
+        """Give the body the news that forbade its rest."""
+        if self.over:
             return
-        self._keeper.rested(self, self._next_due())
+        self.hear(news.cancel, news.pause)
+        if not paused:
+            self._clerk.look()  # what has come may be mail
+        self.drive()
 
-    def _return(self) -> None:
-        """Take the run again, and go on once that is committed.
-
-        Not earlier: a claim of this very worker may have taken the run just before, for another pass. That pass has the same
-        owner and epoch as this one would have, so the journal could not tell their writes apart.
-        """
-        self.at_rest = False
-        self._returning = True
-        future = self._around.journal.reclaim(self.hold, self._around.clock.now())
-        self.hold = Hold(self.hold.run, self.hold.epoch + 1)
-        self._write(future)
-        future.add_done_callback(self._returned)
+    def _go_on(self) -> None:
+        self._suspender.go_on()
         self._keeper.woke(self)
 
-    def _returned(self, future: asyncio.Future[None]) -> None:
-        self._returning = False
-        if not future.cancelled() and future.exception() is None:
-            self.drive()
+    def went_on(self) -> None:
+        """Give the body the news for which the run was taken again."""
+        self.drive()
 
-    def _has_news(self) -> bool:
-        if self._cancel is not None and not self._cancelled:
-            return True
-        due = self._next_due()
-        return due is not None and due <= self._around.clock.now()
+    def overtaken(self) -> None:
+        """Let the body go: somebody else drives the run."""
+        if not self.over:
+            logger.debug("run %s was taken by another pass in the meantime", self.row.id)
+            self.drop()
+
+    # End -------------------------------------------------------------------------------------------------------------
 
     def _closing_generators(self, main: BodyTask[Any]) -> bool:
         """Close what the body left open, in order; whether that is still going on."""
@@ -527,37 +629,29 @@ class Pass:
 
     def _end(self, ending: Ending) -> None:
         self._ending = True
-        self._flight.stop()
+        self._crew.flight.stop()
+        self._errands.stop()
+        self._tidy_up()
         keys = tuple(key for key in ending.keys if key in self._replay)
         end = End(ending.state, ending.reason, ending.result, self._around.clock.now(), keys)
-        future = self._around.journal.end(self.hold, end)
-        self._write(future)
-        future.add_done_callback(partial(self._ended, ending.state))
+        self._ledger.end(end).add_done_callback(partial(self._ended, ending.state))
 
-    def _ended(self, state: State, future: asyncio.Future[None]) -> None:
-        if not self.over and not future.cancelled() and future.exception() is None:
+    def _ended(self, state: State, write: asyncio.Future[int]) -> None:
+        if not self.over and not write.cancelled() and write.exception() is None:
             self.unload()
-            self._keeper.ended(self, state)
+            self._keeper.ended(self, state, write.result())
 
-    def _amend(self) -> None:
-        changes = self._replay.accepted()
-        if changes:
-            self._write(self._around.journal.amend(self.hold, changes.changed, changes.removed))
+    # Leaving memory --------------------------------------------------------------------------------------------------
 
-    def _write(self, future: asyncio.Future[Any]) -> None:
-        self._last_write = future
-        future.add_done_callback(self._written)
-
-    def _written(self, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() or (error := future.exception()) is None or self.over:
+    def refused(self, error: BaseException) -> None:
+        """Let the body go: the journal takes nothing more of this pass."""
+        if self.over:
             return
         if isinstance(error, JournalError):
             logger.warning("run %s: %s; this worker lets the run go", self.row.id, error)
         else:
             logger.error("run %s: a write was refused; this worker lets the run go", self.row.id, exc_info=error)
         self.drop()
-
-    # Leaving memory --------------------------------------------------------------------------------------------------
 
     def drop(self) -> None:
         """Give the pass up without an outcome."""
@@ -567,7 +661,7 @@ class Pass:
     def _lost(self) -> None:
         """The program ends, or somebody cancelled a step: no outcome, no death, and whoever looks next goes on."""
         if not self.over:
-            self._around.journal.give_back(self.hold, self._around.clock.now()).add_done_callback(_heard)
+            self._ledger.give_back(self._around.clock.now())
             self.drop()
 
     def unload(self) -> None:
@@ -575,24 +669,16 @@ class Pass:
         if self.over:
             return
         self.over = True
-        self.at_rest = False
-        self._flight.stop()
+        self._crew.flight.stop()
+        self._errands.stop()
+        self._clerk.stop()
         if self._alarm is not None:
             self._alarm[1].cancel()
         self._desk.unload()
 
     def steps_in_flight(self) -> Collection[asyncio.Task[Any]]:
         """The attempts that have not ended."""
-        return self._flight.tasks()
-
-
-def _heard(future: asyncio.Future[None]) -> None:
-    future.exception()  # refused: then it is somebody else's run by now
-
-
-def _set(future: asyncio.Future[None], _: object) -> None:
-    if not future.done():
-        future.set_result(None)
+        return self._crew.flight.tasks()
 
 
 async def _close_all(generators: Iterable[Any]) -> None:

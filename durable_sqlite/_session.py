@@ -13,13 +13,14 @@ from random import Random
 from ._attempt import Runner
 from ._clock import Clock
 from ._codec import Vault, describe, dump_error
-from ._context import WorkflowSpec
+from ._context import Host
 from ._liveness import Lifeline, is_dead, side_file, sweep
 from ._records import State
-from ._run import Surroundings
+from ._specs import WorkflowSpec
+from ._surroundings import Surroundings
 from ._threads import StepThreads
 from ._worker import Worker, WorkerOptions
-from .errors import DurableError, UsageError, WrongLoop
+from .errors import DurableError, JournalError, UsageError, WrongLoop
 from .journal import Journal
 from .retry import Retry
 
@@ -27,11 +28,14 @@ __all__ = ["Plan", "Session"]
 
 logger = logging.getLogger("durable_sqlite")
 
+_LISTEN = 0.05  # seconds between two looks whether another process has written
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a session is to be: what an engine was asked for, and the seams."""
 
+    host: Host
     journal: Callable[[], Journal]
     path: Path | None
     """Where the journal is; None where it is in memory only, and nobody else can see it."""
@@ -49,8 +53,8 @@ class Plan:
     step_exists: Callable[[str], bool]
     find: Callable[[str, str], WorkflowSpec | None]
     """Finds a workflow by name and origin among the modules that are imported."""
-    look_again: Callable[[str], None]
-    """Is told the id of each run that has stopped, or is no longer driven here."""
+    changed: Callable[[str | None], None]
+    """Is told the id of each run that has changed, as far as that is known here; None where another process has written."""
     new_letter: Callable[[str], None]
     """Is told the id of each run that has failed or was parked here."""
     let_go: Callable[[], None]
@@ -68,6 +72,7 @@ class Session:
         self._pid = os.getpid()
         self._threads = StepThreads(plan.step_threads)
         around = Surroundings(
+            host=plan.host,
             journal=self.journal,
             loop=self.loop,
             clock=plan.clock,
@@ -79,9 +84,10 @@ class Session:
             step_exists=plan.step_exists,
             failpoint=plan.failpoint,
         )
-        self.worker = Worker(around, plan.worker, plan.look_again, plan.new_letter)
+        self.worker = Worker(around, plan.worker, plan.changed, plan.new_letter)
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
         self._closed = False
 
     async def open(self, name: str) -> None:
@@ -98,6 +104,8 @@ class Session:
                 self._lifeline.release()
             raise
         self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
+        if self._plan.path is not None:
+            self._listener = self.loop.create_task(self._listen(), name="durable_sqlite listener")
         if self._plan.drives:
             await self._bury_the_dead()
             for workflow in self._plan.workflows:
@@ -108,6 +116,9 @@ class Session:
     async def close(self) -> None:
         """Unload bodies, cancel steps in flight, commit, give runs back."""
         self._closed = True
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait((self._listener,))
         await self.worker.close()
         await self.journal.close(self._plan.clock.now())
         self._threads.close()
@@ -134,7 +145,7 @@ class Session:
     def know(self, workflow: WorkflowSpec) -> None:
         """Let runs of this workflow be driven here."""
         if self._plan.drives:
-            self.worker.register(workflow)
+            self.worker.know(workflow)
 
     def recognise(self, name: str, origin: str) -> bool:
         """Whether runs of this workflow can be driven here, looking it up among the imported modules if need be."""
@@ -159,7 +170,7 @@ class Session:
         for row in await self.journal.take_over([other.no for other in dead], limit, error, self._plan.clock.now()):
             if row.state is State.PARKED:
                 logger.error("run %s is parked: %s", row.id, why)
-                self._plan.look_again(row.id)
+                self._plan.changed(row.id)
                 self._plan.new_letter(row.id)
         for other in dead:
             sweep(side_file(path, other.name))
@@ -175,6 +186,24 @@ class Session:
                     name,
                     origin,
                 )
+
+    async def _listen(self) -> None:
+        """Hear of what other processes write, within a moment of their commit."""
+        seen = await self.journal.pulse()
+        while True:
+            await asyncio.sleep(_LISTEN)
+            pulse = await self.journal.pulse()
+            if pulse != seen:
+                seen = pulse
+                await self._hear()
+
+    async def _hear(self) -> None:
+        try:
+            if self._plan.drives:
+                await self.worker.hear_news()
+        except JournalError as error:
+            logger.warning("what another process has written cannot be looked at now: %s", error)
+        self._plan.changed(None)
 
     async def _supervise(self) -> None:
         """Let go in order when the program ends without closing the engine, as `asyncio.run` then cancels every task."""

@@ -9,10 +9,28 @@ from typing import Any
 from ._clock import to_datetime
 from ._codec import Vault, load_error
 from ._handle import DeadLetter, Run
-from ._records import CANCEL_KEY, Entry, Failure, HistoryEntry, Kind, Memory, Outcome, RunInfo, RunRow, State, Wait
-from .errors import ErrorRecord
+from ._records import (
+    CANCEL_KEY,
+    Entry,
+    Failure,
+    HistoryEntry,
+    Kind,
+    Memory,
+    Message,
+    MessageInfo,
+    OpenQuestion,
+    Outcome,
+    Progress,
+    QuestionInfo,
+    Request,
+    RunInfo,
+    RunRow,
+    State,
+    Wait,
+)
+from .errors import ErrorRecord, Undecodable
 
-__all__ = ["history_of", "info_of", "plain"]
+__all__ = ["history_of", "info_of", "letter_of", "message_of", "plain", "question_of"]
 
 
 def plain(encoded: bytes, where: str = "") -> Any:
@@ -34,6 +52,8 @@ def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) 
     if row.state in (State.FAILED, State.PARKED) and row.result is not None:
         error = load_error(vault.open(row.result, f"run {row.id}: error")).record
     waiting = tuple(_sentence(wait) for wait in waits)
+    if row.pause is not None:
+        waiting = (_pause(row.pause, row.state), *waiting)
     if unknown and row.state in (State.PENDING, State.SUSPENDED):
         waiting = (*waiting, f"a process that knows workflow {row.workflow} (defined in {row.origin})")
     return RunInfo(
@@ -50,7 +70,48 @@ def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) 
         ended_at=None if row.ended_at is None else to_datetime(row.ended_at),
         deadline=None if row.deadline_at is None else to_datetime(row.deadline_at),
         waiting_for=waiting,
+        status=row.status,
+        progress=None if row.progress is None else Progress(*row.progress),
+        parent=row.parent_id,
     )
+
+
+def message_of(row: RunRow, message: Message, vault: Vault) -> MessageInfo:
+    """A message that was not taken, as its run's users see it."""
+    where = f"run {row.id}, message {message.no}"
+    error = None if message.error is None else load_error(vault.open(message.error, where)).record
+    return MessageInfo(
+        name=message.name,
+        message=_readable(vault, message.payload, where),
+        sent_at=to_datetime(message.at),
+        dedupe=message.dedupe,
+        error=error,
+    )
+
+
+def question_of(found: OpenQuestion, vault: Vault) -> QuestionInfo:
+    """An open question, as whoever may answer it sees it."""
+    asked = found.question
+    where = f"run {found.run_id}, question {asked.key}"
+    return QuestionInfo(
+        run_id=found.run_id,
+        workflow=found.workflow,
+        key=asked.key,
+        point=asked.name,
+        question=plain(vault.open(asked.payload, where)),
+        answer_schema=json.loads(asked.schema),
+        asked_at=to_datetime(asked.at),
+        deadline=None if asked.deadline is None else to_datetime(asked.deadline),
+        error=None if asked.error is None else load_error(vault.open(asked.error, where)).record,
+    )
+
+
+def _readable(vault: Vault, payload: bytes, where: str) -> Any:
+    """What can be shown of a message that anybody may have stored, in whatever form."""
+    try:
+        return plain(vault.open(payload, where))
+    except (Undecodable, ValueError):
+        return None
 
 
 def letter_of(row: RunRow, run: Run[Any], vault: Vault) -> DeadLetter:
@@ -79,7 +140,10 @@ def history_of(row: RunRow, memory: Memory, vault: Vault) -> list[HistoryEntry]:
         failures.setdefault(attempt.key, []).append(
             Failure(attempt.number, stored.record, to_datetime(attempt.started_at), to_datetime(attempt.at))
         )
-    told = [_told(run_id, entry, tuple(failures.pop(entry.key, ())), vault) for entry in memory.entries]
+    by = {question.key: question.answered_by for question in memory.questions if question.answered_by}
+    told = [
+        _told(run_id, entry, tuple(failures.pop(entry.key, ())), by.get(entry.key), vault) for entry in memory.entries
+    ]
     if row.state in (State.COMPLETED, State.CANCELLED):
         return told  # what was tried in vain and then given up has no outcome, and will have none
     return told + [_trying(key, tuple(failed)) for key, failed in failures.items()]
@@ -103,14 +167,15 @@ def _trying(key: str, failures: tuple[Failure, ...]) -> HistoryEntry:
     )
 
 
-def _told(run_id: str, entry: Entry, failures: tuple[Failure, ...], vault: Vault) -> HistoryEntry:
-    encoded = vault.open(entry.payload, f"run {run_id}, {entry.key}")
+def _told(
+    run_id: str, entry: Entry, failures: tuple[Failure, ...], answered_by: str | None, vault: Vault
+) -> HistoryEntry:
     value: Any = None
     error: ErrorRecord | None = None
     if entry.outcome is Outcome.ERROR:
-        error = load_error(encoded).record
-    else:
-        value = plain(encoded)
+        error = load_error(vault.open(entry.payload, f"run {run_id}, {entry.key}")).record
+    elif entry.outcome is not Outcome.TIMEOUT:
+        value = plain(vault.open(entry.payload, f"run {run_id}, {entry.key}"))
     return HistoryEntry(
         seq=entry.seq,
         key=entry.key,
@@ -124,7 +189,7 @@ def _told(run_id: str, entry: Entry, failures: tuple[Failure, ...], vault: Vault
         started_at=to_datetime(entry.started_at),
         recorded_at=to_datetime(entry.at),
         removed=entry.removed,
-        decided_by=entry.decided_by,
+        decided_by=entry.decided_by or answered_by,
     )
 
 
@@ -133,10 +198,23 @@ def _sentence(wait: Wait) -> str:
         Kind.SLEEP: "sleep",
         Kind.TIMER: wait.name,
         Kind.STEP: f"next attempt of {wait.name}",
+        Kind.SIGNAL: f"a message {wait.name}",
+        Kind.QUESTION: f"an answer to {wait.name}",
+        Kind.CHILD: f"child run {wait.target} of {wait.name}",
+        Kind.RUN: f"the end of run {wait.target}",
     }.get(wait.kind, wait.name)
     since = to_datetime(wait.since).isoformat(timespec="milliseconds")
     until = "" if wait.deadline is None else f" until {_moment(wait.deadline)}"
     return f"{what} ({wait.key}) since {since}{until}"
+
+
+def _pause(request: Request, state: State) -> str:
+    """Since when a run waits for a person to let it go on, or that it will once what is in flight has ended."""
+    by = f" by {request.by}" if request.by else ""
+    why = f" ({request.reason})" if request.reason else ""
+    since = to_datetime(request.at).isoformat(timespec="milliseconds")
+    what = "resume" if state is State.PAUSED else "what is in flight, to be paused then"
+    return f"{what}: pause was asked{by} at {since}{why}"
 
 
 def _moment(instant: int) -> str:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._clock import Alarm
-from ._context import WorkflowSpec
-from ._records import CancelRequest, Claimed, Memory, State
-from ._run import Pass, Surroundings
+from ._records import Claimed, Memory, RunRow, Started, State
+from ._run import Pass
+from ._specs import WorkflowSpec
+from ._surroundings import Surroundings
 from .errors import JournalError
 
 __all__ = ["Worker", "WorkerOptions"]
@@ -21,6 +22,7 @@ __all__ = ["Worker", "WorkerOptions"]
 logger = logging.getLogger("durable_sqlite")
 
 _BATCH = 100  # runs claimed in one transaction
+_AT_ONCE = 10  # bodies loaded in one turn of the loop
 _SUSPECT = 2  # deaths in a row after which a run is driven beside no other of its kind
 _CLOSE_GRACE = 5.0  # seconds that cancelled steps may take to go when the engine is closed
 
@@ -40,7 +42,7 @@ class Worker:
     Args:
         around: What all passes share.
         options: What stays in memory.
-        left: Is told the id of each run whose body has left memory here, because it has stopped or otherwise.
+        changed: Is told the id of each run that has changed here, or whose body has left memory.
         new_letter: Is told the id of each run that has failed or was parked here.
     """
 
@@ -48,12 +50,12 @@ class Worker:
         self,
         around: Surroundings,
         options: WorkerOptions,
-        left: Callable[[str], None],
+        changed: Callable[[str], None],
         new_letter: Callable[[str], None],
     ) -> None:
         self._around = around
         self._options = options
-        self._left = left
+        self._changed = changed
         self._new_letter = new_letter
         self._workflows: dict[str, WorkflowSpec] = {}
         self._passes: dict[int, Pass] = {}
@@ -65,8 +67,10 @@ class Worker:
         self._suspect: Pass | None = None
         self._wanted = False
         self._claiming: asyncio.Task[None] | None = None
-        self._cancels: dict[str, CancelRequest] = {}
-        """What came while runs were being claimed: a run may be claimed without the request and not be loaded yet."""
+        self._unheard: dict[str, RunRow | None] = {}
+        """What came while runs were being claimed: a run may be claimed without it and not be loaded yet."""
+        self._awaited: dict[str, list[Pass]] = {}
+        """Who waits for the end of a run, by its id; some of them may have left memory."""
         self._due_alarm: tuple[int, Alarm] | None = None
         self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
@@ -74,7 +78,7 @@ class Worker:
 
     # Workflows -------------------------------------------------------------------------------------------------------
 
-    def register(self, workflow: WorkflowSpec) -> None:
+    def know(self, workflow: WorkflowSpec) -> None:
         """Make a workflow known; runs of it that wait are claimed. The latest definition of a name is the one in force."""
         known = self._workflows.get(workflow.name)
         self._workflows[workflow.name] = workflow
@@ -87,12 +91,14 @@ class Worker:
 
     # What happens ----------------------------------------------------------------------------------------------------
 
-    def adopt(self, claimed: Claimed) -> None:
-        """Drive a run that was just created and is held from its first moment on."""
-        if self._closed:
-            return
-        workflow = self._workflows[claimed.row.workflow]
-        self._load(Pass(self._around, self, workflow, claimed, memory=Memory(), first=True))
+    def started(self, started: Started) -> None:
+        """Drive a run that was just created and is held from its first moment on; look for one that is not."""
+        if started.hold is None:
+            self.look()
+        elif not self._closed:
+            workflow = self._workflows[started.row.workflow]
+            claimed = Claimed(started.row, started.hold)
+            self._load(Pass(self._around, self, workflow, claimed, memory=Memory(), first=True))
 
     def has(self, run_id: str) -> bool:
         """Whether the body of this run is in memory here: then this worker is the first to know of its end."""
@@ -107,16 +113,73 @@ class Worker:
         self._unload(next(iter(self._idle.values()))[0])
         return True
 
-    def cancelled(self, run_id: str, request: CancelRequest) -> None:
-        """A run that may be driven here is to be cancelled."""
-        if self._claiming is not None:
-            self._cancels[run_id] = request
-        run = self._by_id.get(run_id)
-        if run is None:
+    def told(self, *rows: RunRow) -> None:
+        """These runs were asked to end or to pause, or go on, or have ended without their bodies."""
+        absent = False
+        for row in rows:
+            if self._claiming is not None:
+                self._unheard[row.id] = row
+            run = self._by_id.get(row.id)
+            if row.state.stopped:
+                self._stopped_elsewhere(row, run)
+            elif run is None:
+                absent = True
+            else:
+                run.hear(row.cancel, row.pause)
+                self._around.loop.call_soon(self._wake, run)
+            self._changed(row.id)
+        if absent:
             self.look()
+
+    def _stopped_elsewhere(self, row: RunRow, run: Pass | None) -> None:
+        if run is not None and run.hold.run == row.no:
+            self._unload(run)
+        self._tell_of_end(row.id)
+        self.look()  # whoever waited for it is pending now
+
+    def mailed(self, row: RunRow) -> None:
+        """A message or an answer has come for this run."""
+        if self._claiming is not None:
+            self._unheard.setdefault(row.id, None)
+        run = self._by_id.get(row.id)
+        if run is not None:
+            self._around.loop.call_soon(self._deliver, run, row.state is State.PENDING)
+        elif row.state is State.PENDING:
+            self.look()
+
+    async def hear_news(self) -> None:
+        """Another process has written: look for what it means for the runs that are driven here."""
+        journal, now = self._around.journal, self._around.clock.now()
+        if await journal.ready(self._workflows.keys(), now):
+            self.look()
+        for news in await journal.news():
+            run = self._passes.get(news.run)
+            if run is not None and not run.over:
+                run.hear(news.cancel, news.pause)
+                self._around.loop.call_soon(self._deliver, run, False)  # noqa: FBT003 - it is driven, so not suspended
+        for run_id, waiters in list(self._awaited.items()):
+            for waiter in waiters if run_id not in self._by_id else ():
+                if not (waiter.over or waiter.at_rest):  # what rests and is awaited is pending, and claimed
+                    self._around.loop.call_soon(self._deliver, waiter, False)  # noqa: FBT003 - likewise
+
+    def awaits(self, run_id: str, waiter: Pass) -> None:
+        """Let a pass hear of the end of a run."""
+        waiters = self._awaited.setdefault(run_id, [])
+        waiters[:] = [one for one in waiters if not one.over]
+        waiters.append(waiter)
+
+    def _tell_of_end(self, run_id: str) -> int:
+        """Let those who wait for a run look at their mail; how many of them rest in memory."""
+        waiters = [waiter for waiter in self._awaited.pop(run_id, ()) if not waiter.over]
+        for waiter in waiters:
+            self._around.loop.call_soon(self._deliver, waiter, waiter.at_rest)
+        return sum(waiter.at_rest for waiter in waiters)
+
+    def _deliver(self, run: Pass, woken: bool) -> None:  # noqa: FBT001 - a callback takes no keywords
+        if run.over:
+            self.look()  # it left memory meanwhile, to make room
         else:
-            run.request_cancel(request)
-            self._around.loop.call_soon(self._wake, run)
+            run.mailed(woken=woken)
 
     def _wake(self, run: Pass) -> None:
         if run.over:
@@ -151,6 +214,7 @@ class Worker:
     def rested(self, run: Pass, due: int | None) -> None:
         """Keep the body for a while, and remember when it is due."""
         self.progressed(run)
+        self._changed(run.row.id)
         now = self._around.clock.now()
         self._idle[run.hold.run] = (run, now)
         if due is not None:
@@ -166,13 +230,20 @@ class Worker:
 
     def woke(self, run: Pass) -> None:
         """The body is at work again."""
+        self._changed(run.row.id)
         self._idle.pop(run.hold.run, None)
 
-    def ended(self, run: Pass, state: State) -> None:
-        """Forget the body; tell of a dead letter."""
+    def ended(self, run: Pass, state: State, woken: int) -> None:
+        """Forget the body; tell of a dead letter, and tell those who waited."""
         self._forget(run)
         if state in (State.FAILED, State.PARKED):
             self._new_letter(run.row.id)
+        if woken > self._tell_of_end(run.row.id):
+            self.look()  # some of them are not in memory here
+
+    def reported(self, run: Pass) -> None:
+        """Tell those who watch."""
+        self._changed(run.row.id)
 
     def dropped(self, run: Pass) -> None:
         """Forget the body."""
@@ -216,9 +287,12 @@ class Worker:
         if stale is not None:  # it was at rest here, and this worker's own claim took it
             self._forget(stale)
             stale.unload()
-        request = self._cancels.pop(run.row.id, None)
-        if request is not None:
-            run.request_cancel(request)
+        if run.row.id in self._unheard:
+            news = self._unheard.pop(run.row.id)
+            if news is None:
+                self._around.loop.call_soon(self._deliver, run, False)  # noqa: FBT003 - it is held, so it is not suspended
+            elif news.no == run.hold.run:
+                run.hear(news.cancel, news.pause)
         self._passes[run.hold.run] = run
         self._by_id[run.row.id] = run
         if run.row.deaths >= _SUSPECT:
@@ -230,7 +304,7 @@ class Worker:
         self._idle.pop(run.hold.run, None)
         if self._by_id.get(run.row.id) is run:  # else a new run has taken the place and the id of this one
             del self._by_id[run.row.id]
-            self._left(run.row.id)
+            self._changed(run.row.id)
         if run is self._suspect:
             self._suspect = None
             self.look()
@@ -262,20 +336,23 @@ class Worker:
                 claimed = await self._claim(1, suspects=True)
             if claimed:
                 self._wanted = True
-            await asyncio.gather(*(self._load_claimed(one) for one in claimed))
+                await self._load_claimed(claimed)
         await self._note_next_due()
 
     async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
         journal, now = self._around.journal, self._around.clock.now()
         return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects)
 
-    async def _load_claimed(self, claimed: Claimed) -> None:
-        memory = await self._around.journal.memory(claimed.hold.run)
-        if self._closed:
-            return
-        workflow = self._workflows[claimed.row.workflow]
-        first = claimed.hold.epoch == 1
-        self._load(Pass(self._around, self, workflow, claimed, memory=memory, first=first))
+    async def _load_claimed(self, claimed: list[Claimed]) -> None:
+        memories = await self._around.journal.memories([one.hold.run for one in claimed])
+        for number, (one, memory) in enumerate(zip(claimed, memories, strict=True), start=1):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # others on this loop also want their turn
+            if self._closed:
+                return
+            workflow = self._workflows[one.row.workflow]
+            self._load(Pass(self._around, self, workflow, one, memory=memory, first=one.hold.epoch == 1))
+            self._changed(one.row.id)
 
     async def _note_next_due(self) -> None:
         due = await self._around.journal.next_due(self._workflows.keys())
@@ -284,7 +361,7 @@ class Worker:
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None
-        self._cancels.clear()
+        self._unheard.clear()
         if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
             level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
             logger.log(level, "looking for runs to drive failed", exc_info=error)

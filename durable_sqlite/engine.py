@@ -10,40 +10,36 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextvars import Token
 from dataclasses import replace
 from datetime import datetime, timedelta
-from inspect import BoundArguments
 from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ._clock import Clock, SystemClock, microseconds
-from ._codec import Codec, Vault, describe, dump_error
-from ._context import NOWHERE, EngineScope, Scope, StartOptions, WorkflowSpec, not_in_body, scope
-from ._definition import Workflow
-from ._handle import DeadLetter, Run
-from ._ids import Ids, check_name, new_id
-from ._lookup import imported_workflow, query_of, shape_of, step_exists
+from ._codec import Codec, Vault
+from ._context import NOWHERE, EngineScope, Host, Scope, scope
+from ._front import Front
+from ._handle import DeadLetter, Run, point_name
+from ._ids import check_name, new_id
+from ._lookup import imported_workflow, query_of, step_exists
 from ._records import (
-    CancelRequest,
-    Claimed,
-    HistoryEntry,
-    NewRun,
+    QuestionInfo,
+    QuestionQuery,
     Reason,
-    Resumption,
     RunInfo,
     RunQuery,
     RunRow,
-    Settlement,
-    Started,
     State,
     StateName,
 )
-from ._view import history_of, info_of, letter_of, plain
-from .errors import AmbiguousStep, EngineClosed, UnknownRun, UsageError, WrongState
+from ._view import letter_of, plain
+from ._workflows import Workflow
+from .errors import EngineClosed, UsageError, WrongState
 from .retry import Retry
 
 if TYPE_CHECKING:
     from ._session import Plan, Session
+    from ._signals import Suspend  # pydantic is imported with it
     from .journal import Journal
 
 __all__ = ["Engine"]
@@ -53,7 +49,6 @@ T = TypeVar("T")
 logger = logging.getLogger("durable_sqlite")
 
 _PAGE = 100  # runs read at once while listing
-_LOOK_AGAIN = 0.25  # seconds between looks at a run that is not driven here
 
 
 def _nothing(_: str) -> None:
@@ -131,33 +126,40 @@ class Engine:
         self._unload_after = max(0, microseconds(unload_after))
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
-        self._ids: Ids = new_id
         self._failpoint: Callable[[str], None] = _nothing
         self._journal_options: dict[str, Any] = {"synchronous": synchronous, "codec": codec.name if codec else ""}
-        self._state: Literal["new", "open", "closed"] = "new"
-        self._session: Session | None = None
+        title = str(self._path or ":memory:")
+        self._front = Front(title, drives=drive, vault=self._vault, clock=self._clock, ids=new_id)
         self._token: Token[Scope] | None = None
         self._on_dead_letter = on_dead_letter
         self._telling: set[asyncio.Task[None]] = set()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    def __repr__(self) -> str:
+        return repr(self._front)
+
+    @property
+    def host(self) -> Host:
+        """The engine as workflows and run handles use it."""
+        return self._front
 
     # Life ------------------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._state != "new":
+        front = self._front
+        if front.state != "new":
             raise UsageError(f"{self!r} was opened before: make a new Engine")
-        self._state = "open"
+        front.state = "open"
         # What drives runs and what stores them are imported here: a program that opens no journal does not wait for them.
         from ._session import Session  # noqa: PLC0415
 
-        self._session = Session(self._plan())
+        front.session = Session(self._plan())
         try:
-            await self._session.open(self._ids(self._clock.now()))
+            await front.session.open(front.ids(self._clock.now()))
         except BaseException:
             await self.close()
             raise
-        NOWHERE.engines.add(self)
-        self._token = scope.set(EngineScope(self))
+        NOWHERE.engines.add(front)
+        self._token = scope.set(EngineScope(front))
         return self
 
     async def __aexit__(
@@ -172,25 +174,28 @@ class Engine:
 
     async def close(self) -> None:
         """Leave in order: unload bodies, cancel steps in flight, commit, give runs back. Twice is harmless."""
-        if self._state != "open" or self._session is None:
+        front = self._front
+        if front.state != "open" or front.session is None:
             return
-        self._session.check(self.title)
+        front.session.check(front.title)
         self._let_go()
-        await self._session.close()
-        for waiters in self._waiting.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(EngineClosed(f"{self!r} was closed while a run was waited for"))
+        await front.session.close()
+        front.listeners.fail(EngineClosed(f"{self!r} was closed while a run was waited for"))
 
     def _let_go(self) -> None:
-        self._state = "closed"
-        NOWHERE.engines.discard(self)
+        self._front.state = "closed"
+        NOWHERE.engines.discard(self._front)
+
+    @property
+    def _session(self) -> Session | None:
+        return self._front.session
 
     def _plan(self) -> Plan:
         from ._session import Plan  # noqa: PLC0415
         from ._worker import WorkerOptions  # noqa: PLC0415
 
         return Plan(
+            host=self._front,
             journal=self._make_journal,
             path=self._path,
             drives=self._drives,
@@ -205,7 +210,7 @@ class Engine:
             step_threads=self._step_threads,
             step_exists=step_exists,
             find=imported_workflow,
-            look_again=self._look_again,
+            changed=self._front.changed,
             new_letter=self._new_letter,
             let_go=self._let_go,
             failpoint=self._failpoint,
@@ -218,14 +223,14 @@ class Engine:
 
     async def join(self) -> None:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
-        await self._open().worker.quiet()
+        await self._front.open().worker.quiet()
 
     # Runs ------------------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str) -> Run[Any]:
         """A handle on the run of this id; whether it exists is found out by asking it something."""
         check_name("a run's id", run_id)
-        return Run(self, run_id, plain)
+        return Run(self._front, run_id, plain)
 
     async def runs(
         self,
@@ -257,15 +262,17 @@ class Engine:
         query = query_of(workflow, state, tags, created_from, created_before)
         query = replace(query, newest_first=newest_first)
         if after is not None:
-            query = replace(query, after=(await self._row(after)).no)
+            query = replace(query, after=(await self._front.row(after)).no)
         async for row in self._pages(query, limit):
-            yield await self._info(row)
+            yield await self._front.look_at(row)
 
     async def _pages(self, query: RunQuery, limit: int | None) -> AsyncIterator[RunRow]:
         """The runs that a query asks for, a page at a time, so that no read stays open."""
         left = limit
         while left is None or left > 0:
-            page = await self._open().journal.runs(replace(query, limit=_PAGE if left is None else min(_PAGE, left)))
+            page = await self._front.open().journal.runs(
+                replace(query, limit=_PAGE if left is None else min(_PAGE, left))
+            )
             for row in page:
                 yield row
             if len(page) < _PAGE:
@@ -283,7 +290,50 @@ class Engine:
         created_before: datetime | None = None,
     ) -> int:
         """How many runs fit all that is given; see `runs`."""
-        return await self._open().journal.count(query_of(workflow, state, tags, created_from, created_before))
+        return await self._front.open().journal.count(query_of(workflow, state, tags, created_from, created_before))
+
+    async def questions(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        point: type[Suspend[Any]] | str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[QuestionInfo]:
+        """The open questions of all runs, oldest first: who is asked what, and what an answer looks like.
+
+        Args:
+            workflow: Only questions of runs of this workflow, or of this name.
+            point: Only questions of this suspend point, or of this name.
+            limit: How many at the most.
+        """
+        name = point if isinstance(point, str) or point is None else point_name(point)
+        workflow_name = workflow.name if isinstance(workflow, Workflow) else workflow
+        query = QuestionQuery(workflow=workflow_name, name=name, limit=limit)
+        async for found in self._front.ask_about_questions(query):
+            yield found
+
+    async def watch(
+        self,
+        *,
+        workflow: Workflow[..., Any] | str | None = None,
+        state: State | StateName | Collection[State | StateName] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[RunInfo]:
+        """The runs that fit all that is given, then each that changes and fits by then, for ever.
+
+        Whoever is slow gets the newest of each run: changes in between are passed over.
+        """
+        query = query_of(workflow, state, tags, None, None)
+        since = 0
+        while True:
+            with self._front.listeners.listening(None) as news:
+                page = await self._front.open().journal.changes(replace(query, limit=_PAGE), since)
+                if not page:
+                    await news
+                    continue
+            for row in page:
+                since = row.changed
+                yield await self._front.look_at(row)
 
     # Dead letters ----------------------------------------------------------------------------------------------------
 
@@ -314,6 +364,17 @@ class Engine:
         async for row in self._pages(query, limit):
             yield self._letter(row)
 
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        accept_changes: bool = False,
+        retry: Collection[str] = (),
+        input: Mapping[str, Any] | None = None,  # noqa: A002 - the word that people type
+    ) -> Sequence[str]:
+        """Let the paused, failed or parked run of this id go on; see `Run.resume`."""
+        return await self.run(run_id).resume(accept_changes=accept_changes, retry=retry, input=input)
+
     async def redrive(
         self,
         *,
@@ -340,12 +401,12 @@ class Engine:
         return redriven
 
     def _letter(self, row: RunRow) -> DeadLetter:
-        return letter_of(row, Run(self, row.id, plain), self._vault)
+        return letter_of(row, Run(self._front, row.id, plain), self._vault)
 
     async def _tell(self, run_id: str) -> None:
         """Tell the application of a new dead letter. What its hook raises is logged and changes nothing."""
         try:
-            row = await self._row(run_id)
+            row = await self._front.row(run_id)
             if self._on_dead_letter is None or row.state not in (State.FAILED, State.PARKED):
                 return
             answer = self._on_dead_letter(self._letter(row))
@@ -359,189 +420,3 @@ class Engine:
             task = self._session.loop.create_task(self._tell(run_id))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
-
-    # What definitions and handles ask of it --------------------------------------------------------------------------
-
-    @property
-    def title(self) -> str:
-        """The path of its journal."""
-        return str(self._path or ":memory:")
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop it was opened on."""
-        if self._session is None:
-            raise EngineClosed(f"{self!r} is not open yet: use it inside `async with`")
-        return self._session.loop
-
-    async def start(self, workflow: WorkflowSpec, bound: BoundArguments, options: StartOptions) -> tuple[RunRow, bool]:
-        """Start a run, or attach to one; `Workflow.start` is how people do it."""
-        session = self._open()
-        at = self._clock.now()
-        run_id = options.id or self._ids(at)
-        where = f"run {run_id}: input"
-        new = NewRun(
-            id=run_id,
-            uid=self._ids(at),
-            workflow=workflow.name,
-            origin=workflow.origin,
-            version=workflow.version,
-            input=self._vault.seal(workflow.parameters.dump(bound, where), where),
-            input_digest=workflow.parameters.digest(bound, where),
-            at=at,
-            tags=options.tags,
-            deadline=options.deadline,
-        )
-        session.know(workflow)
-        drive = self._drives and session.worker.has_room()
-        started = await self._committed(session.journal.start(new, options.if_exists, drive=drive), self._adopt)
-        return started.row, started.created
-
-    def _adopt(self, started: Started) -> None:
-        if self._session is None or not self._drives:
-            return
-        if started.hold is not None:
-            self._session.worker.adopt(Claimed(started.row, started.hold))
-        else:
-            self._session.worker.look()
-
-    async def cancel(self, run_id: str, reason: str, by: str) -> None:
-        """Ask a run to end; `Run.cancel` is how people do it."""
-        request = CancelRequest(self._clock.now(), reason, by)
-        await self._committed(self._open().journal.cancel(run_id, request), self._cancelled)
-
-    def _cancelled(self, row: RunRow) -> None:
-        if row.state.stopped:
-            self._look_again(row.id)
-        elif row.cancel is not None and self._drives and self._session is not None:
-            self._session.worker.cancelled(row.id, row.cancel)
-
-    async def resume(
-        self,
-        run_id: str,
-        *,
-        accept_changes: bool = False,
-        retry: tuple[str, ...] = (),
-        corrected: Mapping[str, Any] | None = None,
-    ) -> Sequence[str]:
-        """Let a failed or parked run go on; `Run.resume` has the details."""
-        session = self._open()
-        row = await self._row(run_id)
-        known = session.recognise(row.workflow, row.origin)
-        data = None if corrected is None else self._correct(session, row, corrected)
-        how = Resumption(self._clock.now(), accept_changes, retry, data)
-        resumed = await self._committed(session.journal.resume(run_id, how), lambda _: session.worker.look())
-        if not known and self._drives:
-            logger.warning("run %s waits: this process does not know its workflow %s", run_id, row.workflow)
-        return resumed.forgotten
-
-    def _correct(self, session: Session, row: RunRow, corrected: Mapping[str, Any]) -> tuple[bytes, bytes]:
-        workflow = session.worker.knows(row.workflow)
-        if workflow is None:
-            raise UsageError(
-                f"run {row.id}: its input can be corrected only where its workflow {row.workflow} is known"
-            )
-        where = f"run {row.id}: input"
-        bound = workflow.parameters.bind((), corrected)
-        return self._vault.seal(workflow.parameters.dump(bound, where), where), workflow.parameters.digest(bound, where)
-
-    async def settle(self, run_id: str, key: str, value: object, by: str, *, retry: bool = False) -> None:
-        """Decide an at-most-once step that is in doubt; `Run.settle` is how people do it."""
-        session = self._open()
-        row = await self._row(run_id)
-        memory = await session.journal.memory(row.no)
-        name = next((intent.name for intent in memory.intents if intent.key == key), "")
-        where = f"run {run_id}, step {key}: the decided value"
-        payload = None if retry else self._vault.seal(shape_of(name).dump(value, where), where)
-        said = AmbiguousStep(
-            f"nobody knew whether it had its effect; {by or 'somebody'} decided that it is tried again"
-        )
-        error = self._vault.seal_error(dump_error(describe(said), 1), where)
-        settlement = Settlement(key, by, self._clock.now(), payload, error)
-        await self._committed(session.journal.settle(run_id, settlement), lambda _: session.worker.look())
-
-    async def discard(self, run_id: str) -> None:
-        """Mark a dead letter as seen to; `Run.discard` is how people do it."""
-        await self._open().journal.discard(run_id, self._clock.now())
-
-    async def stopped(self, run_id: str, timeout: float | None) -> RunRow:
-        """Wait until a run has stopped."""
-        async with asyncio.timeout(timeout):
-            while True:
-                session = self._open()
-                waiter: asyncio.Future[None] = session.loop.create_future()
-                waiters = self._waiting.setdefault(run_id, [])
-                waiters.append(waiter)
-                try:
-                    driven_here = session.worker.has(run_id)
-                    if not driven_here and (row := await self._row(run_id)).state.stopped:
-                        return row
-                    await asyncio.wait((waiter,), timeout=None if driven_here else _LOOK_AGAIN)
-                    if waiter.done():
-                        waiter.result()
-                finally:
-                    waiters.remove(waiter)
-                    if not waiters:
-                        self._waiting.pop(run_id, None)
-
-    async def info(self, run_id: str) -> RunInfo:
-        """What a run is; `Run.info` is how people ask."""
-        return await self._info(await self._row(run_id))
-
-    async def history(self, run_id: str) -> Sequence[HistoryEntry]:
-        """What a run has recorded; `Run.history` is how people ask."""
-        row = await self._row(run_id)
-        return history_of(row, await self._open().journal.memory(row.no), self._vault)
-
-    def unseal(self, data: bytes, where: str) -> bytes:
-        """Encoded bytes of stored bytes."""
-        return self._vault.open(data, where)
-
-    # Inner part ------------------------------------------------------------------------------------------------------
-
-    def __repr__(self) -> str:
-        return f"<Engine {self.title}, {self._state}>"
-
-    def _open(self) -> Session:
-        """What is open.
-
-        Raises:
-            EngineClosed: Nothing is: not yet, or not any more.
-            WrongLoop: It was opened on another loop or in another process.
-            NotDurable: The caller is the body of a workflow.
-        """
-        not_in_body("asking the engine")
-        if self._state == "closed":
-            raise EngineClosed(f"{self!r} was closed: what is to be done belongs inside its `async with`")
-        if self._session is None:
-            raise EngineClosed(f"{self!r} is not open yet: use it inside `async with`")
-        self._session.check(self.title)
-        return self._session
-
-    async def _committed(self, write: asyncio.Future[T], act: Callable[[T], object]) -> T:
-        """Wait for a write and act on it, even if whoever asked for it stops waiting meanwhile."""
-
-        def done(write: asyncio.Future[T]) -> None:
-            if not write.cancelled() and write.exception() is None:
-                act(write.result())
-
-        write.add_done_callback(done)
-        return await asyncio.shield(write)
-
-    def _look_again(self, run_id: str) -> None:
-        """Let those who wait for a run look again."""
-        for waiter in self._waiting.get(run_id, ()):
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _row(self, run_id: str) -> RunRow:
-        row = await self._open().journal.run(run_id)
-        if row is None:
-            raise UnknownRun(run_id, f"no run {run_id!r} in {self.title}")
-        return row
-
-    async def _info(self, row: RunRow) -> RunInfo:
-        session = self._open()
-        waits = await session.journal.waits(row.no) if row.state is State.SUSPENDED else []
-        unknown = self._drives and session.worker.knows(row.workflow) is None
-        return info_of(row, waits, self._vault, unknown=unknown)

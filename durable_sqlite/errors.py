@@ -23,6 +23,8 @@ DurableError
 │   ├── RunConflict               this id is taken by another workflow or input
 │   ├── RunExists                 this id is taken, and `if_exists="fail"` was asked
 │   ├── WrongState                the run is in a state that does not allow this
+│   ├── SignalRejected            the run will not take this message or answer
+│   │   └── SignalSuperseded      the question was answered before, or is over
 │   ├── RunFailed                 the run failed
 │   ├── RunCancelled              the run was cancelled
 │   └── RunParked                 the run is parked and needs a person
@@ -45,6 +47,7 @@ from __future__ import annotations
 
 import builtins
 from dataclasses import dataclass
+from datetime import datetime
 
 __all__ = [
     "AmbiguousStep",
@@ -72,6 +75,8 @@ __all__ = [
     "RunExists",
     "RunFailed",
     "RunParked",
+    "SignalRejected",
+    "SignalSuperseded",
     "StepFailed",
     "StorageStalled",
     "SuspendedStepConflict",
@@ -136,7 +141,7 @@ class ErrorRecord:
     members: tuple[ErrorRecord, ...] = ()
     """The exceptions of an exception group."""
     key: str | None = None
-    """The key of the failed step, where this is a `StepFailed`."""
+    """The key of the failed step or child run, where this is its error."""
 
     def is_a(self, error: builtins.type[BaseException]) -> bool:
         """Whether the recorded exception was an instance of `error`, judged by the recorded class names."""
@@ -244,13 +249,43 @@ class WrongState(RunError):
     """The run is in a state that does not allow what was asked."""
 
 
+class SignalRejected(RunError):
+    """The run will not take this message or answer; nothing was stored."""
+
+
+class SignalSuperseded(SignalRejected):
+    """The question was answered before, or is over; nothing was stored.
+
+    Args:
+        run_id: The run that asked.
+        message: What happened.
+        at: When it was answered or closed, as an aware UTC datetime.
+        by: Who answered it; empty where nobody did, or nobody was named.
+    """
+
+    def __init__(self, run_id: str, message: str, *, at: datetime, by: str = "") -> None:
+        super().__init__(run_id, message)
+        self.at = at
+        self.by = by
+
+
 class _RunStopped(RunError):
-    def __init__(self, run_id: str, message: str, *, reason: str, record: ErrorRecord | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        message: str,
+        *,
+        reason: str,
+        record: ErrorRecord | None = None,
+        key: str | None = None,
+    ) -> None:
         super().__init__(run_id, message)
         self.reason = reason
         """Why: one of the documented reasons, or the words given to `cancel`."""
         self.record = record
         """What ended the run, where an exception did."""
+        self.key = key
+        """The key of the call that waited for it, where a body did."""
 
 
 class RunFailed(_RunStopped):

@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from ._records import (
-    CancelRequest,
+    Answered,
     Claimed,
     End,
     Entry,
@@ -23,12 +23,23 @@ from ._records import (
     Hold,
     IfExists,
     Intent,
+    Mail,
     Memory,
+    NewAnswer,
+    NewMessage,
+    NewQuestion,
     NewRun,
+    News,
+    OpenQuestion,
+    QuestionQuery,
+    Report,
+    Request,
+    Rest,
     Resumed,
     Resumption,
     RunQuery,
     RunRow,
+    Sent,
     Settlement,
     Started,
     Suspension,
@@ -63,19 +74,61 @@ class Journal(Protocol):
 
     # Writes of clients -----------------------------------------------------------------------------------------------
 
-    def start(self, new: NewRun, if_exists: IfExists, *, drive: bool) -> asyncio.Future[Started]:
-        """Store a run; with `drive`, this worker holds it from its first moment on.
+    # With `caller`, the verb comes from the body of that run, and is refused with `LeaseLost` unless the hold is good.
 
-        The same id, workflow and input attach to the run that exists, ended or not.
+    def start(
+        self,
+        new: NewRun,
+        if_exists: IfExists,
+        *,
+        drive: bool,
+        message: NewMessage | None = None,
+        caller: Hold | None = None,
+    ) -> asyncio.Future[Started]:
+        """Store a run, and a message to it if there is one; with `drive`, this worker holds it from its first moment on.
+
+        The same id, workflow and input attach to the run that exists, ended or not. A run that the same parent started
+        under its uid is attached to whatever `if_exists` says: the parent asks again after a crash.
+
+        A run with a parent inherits the parent's deadline where that is nearer than its own, unless it is detached; and
+        where the parent was asked to end or to pause, so was it.
 
         Raises:
             RunConflict: The id is taken by another workflow or input, or `replace` was asked of a run that has not ended.
             RunExists: The id is taken and `fail` was asked.
+            SignalRejected: There is a message, and the run has ended; nothing changed.
         """
         ...
 
-    def cancel(self, run_id: str, request: CancelRequest) -> asyncio.Future[RunRow]:
-        """Ask a run to end; the run afterwards. A second request changes nothing. A run that never began ends here.
+    def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Sent]:
+        """Store a message to a run; a suspended run that waits for one of its name is pending then.
+
+        A message whose `dedupe` value the run has had already changes nothing, also where the run has ended.
+
+        Raises:
+            UnknownRun: No run has this id.
+            SignalRejected: The run has ended: it is completed, failed or cancelled. A parked run takes messages.
+        """
+        ...
+
+    def answer(self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None) -> asyncio.Future[Answered]:
+        """Answer a question; a suspended run that asks it is pending then. Of two answers one wins.
+
+        An answer whose `dedupe` value answered a question of the run already changes nothing.
+
+        Raises:
+            UnknownRun: No run has this id.
+            SignalRejected: The run has ended, the question was not asked yet and `early` is not said, or no key is named
+                and the suspend point has asked several; the message lists their keys.
+            SignalSuperseded: The question was answered before, or is closed, or its deadline was before `answer.at`.
+        """
+        ...
+
+    def cancel(self, run_id: str, request: Request, *, caller: Hold | None = None) -> asyncio.Future[Sequence[RunRow]]:
+        """Ask a run and its descendants to end; the run afterwards, then those of the others that were told now.
+
+        A second request changes nothing. A run that never began ends here. A paused run goes on, to its end. Descendants
+        are the runs that its body started and theirs, but for detached ones and what those started.
 
         Raises:
             UnknownRun: No run has this id.
@@ -83,16 +136,41 @@ class Journal(Protocol):
         """
         ...
 
-    def resume(self, run_id: str, how: Resumption) -> asyncio.Future[Resumed]:
-        """Make a failed or parked run pending again, with a fresh count of deaths.
+    def terminate(self, run_id: str, request: Request) -> asyncio.Future[Sequence[RunRow]]:
+        """End a run and its descendants as cancelled, at once and without clean-up; the run, then the others that ended now.
 
-        The failures that are found in its error are forgotten, with their attempts, and so is what was asked for after the
-        body saw them. Of two at once one wins.
+        A run that is parked or failed is ended too. Whoever drives one of them finds its writes refused.
 
         Raises:
             UnknownRun: No run has this id.
-            WrongState: The run is neither failed nor parked; or `retry` names what is not recorded; or there is an input to
-                be corrected, and something is recorded already.
+            WrongState: The run is completed or cancelled.
+        """
+        ...
+
+    def pause(self, run_id: str, request: Request) -> asyncio.Future[Sequence[RunRow]]:
+        """Pause a run and its descendants; the run afterwards, then those of the others that were told now.
+
+        What nobody drives is paused at once, and due at its deadline only; what is driven is paused when it comes to rest.
+        A second request changes nothing. A descendant that was asked to end is left alone.
+
+        Raises:
+            UnknownRun: No run has this id.
+            WrongState: The run has stopped, or was asked to end.
+        """
+        ...
+
+    def resume(self, run_id: str, how: Resumption) -> asyncio.Future[Resumed]:
+        """Let a paused run and its paused descendants go on, or make a failed or parked run pending again.
+
+        Where the run failed or was parked, its count of deaths is fresh; the failures that are found in its error are
+        forgotten, with their attempts, and so is what was asked for after the body saw them: messages that it took then
+        may be taken again, questions are asked again. A child run whose failure is forgotten and that has failed or is
+        parked is resumed in the same way, first. Of two at once one wins.
+
+        Raises:
+            UnknownRun: No run has this id.
+            WrongState: The run is neither failed nor parked nor paused, nor asked to pause; or `retry` names what is not
+                recorded; or there is an input to be corrected, and something is recorded already.
         """
         ...
 
@@ -137,8 +215,46 @@ class Journal(Protocol):
         """
         ...
 
-    def record(self, hold: Hold, entry: Entry) -> asyncio.Future[None]:
-        """Append one outcome. A second outcome for a key is refused by the journal itself."""
+    def record(self, hold: Hold, entry: Entry, takes: Sequence[int] = ()) -> asyncio.Future[None]:
+        """Append one outcome, and note that it took these messages. A second outcome for a key is refused by the journal."""
+        ...
+
+    def expire(self, hold: Hold, entry: Entry, deadline: int) -> asyncio.Future[bool]:
+        """Append the outcome of a wait whose deadline has passed, unless what it waited for was stored in time.
+
+        Then nothing changes, and the answer is False. For a wait for a message: one of the entry's name that was sent at the
+        deadline or before, and was neither taken nor set aside. For a question: its answer. A question is closed by this.
+        """
+        ...
+
+    def ask(self, hold: Hold, question: NewQuestion) -> asyncio.Future[bool]:
+        """Store a question; whether it is answered. Again is harmless, and the one that is stored stays.
+
+        The oldest answer that came early for its name is its answer.
+        """
+        ...
+
+    def withdraw(self, hold: Hold, keys: Sequence[str], at: int) -> asyncio.Future[None]:
+        """Close those of these questions that are open: the body no longer waits for them."""
+        ...
+
+    def set_aside(self, hold: Hold, message: int, error: bytes) -> asyncio.Future[None]:
+        """Keep a message out of the way, with the reason: it does not fit its type."""
+        ...
+
+    def reopen(self, hold: Hold, key: str, error: bytes) -> asyncio.Future[None]:
+        """Take the answer of a question away again, with the reason: it does not fit its type."""
+        ...
+
+    def abandon(self, hold: Hold, children: Sequence[str], request: Request) -> asyncio.Future[Sequence[RunRow]]:
+        """Ask those of these runs that this run's body started, and have not stopped, to end, with their descendants.
+
+        The runs that were told now.
+        """
+        ...
+
+    def report(self, hold: Hold, report: Report) -> asyncio.Future[None]:
+        """Keep what the body says of itself."""
         ...
 
     def intend(self, hold: Hold, intent: Intent) -> asyncio.Future[None]:
@@ -165,15 +281,25 @@ class Journal(Protocol):
         """Note that the replay for which changes were accepted is over: later ones are divergences again."""
         ...
 
-    def suspend(self, hold: Hold, waits: Sequence[Wait], at: int) -> asyncio.Future[Suspension]:
-        """Give the run back until one of `waits` is over, unless news has come for it: then nothing changes.
+    def suspend(self, hold: Hold, rest: Rest) -> asyncio.Future[Suspension]:
+        """Give the run back until one of its waits is over, unless news has come for it: then nothing changes.
 
-        The news is looked for in the same transaction, so no wake-up is lost. A suspended run belongs to nobody.
+        News is: a request to cancel that the body was not given; a message, neither taken nor set aside, of the name of an
+        open wait for one; an answer to an open question of the run's that is not recorded; the end of a run whose end is
+        waited for. With `rest.paused` only the request to cancel is, and that the run is not to be paused any more;
+        without, also that it is to be paused. It is looked for in the same transaction, so no wake-up is lost.
+
+        A run at rest belongs to nobody: it is suspended, or paused and due at its deadline only.
         """
         ...
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[None]:
-        """Stop the run for good, or park it. With a failed or parked run this is its dead letter."""
+    def end(self, hold: Hold, end: End) -> asyncio.Future[int]:
+        """Stop the run for good, or park it; how many suspended runs that waited for this are pending now.
+
+        With a failed or parked run this is its dead letter; one that failed at an inherited deadline leaves none: it is
+        marked as seen to. A parked run has not ended: whoever waits for it goes on waiting. Questions that are open are
+        closed.
+        """
         ...
 
     def give_back(self, hold: Hold, at: int) -> asyncio.Future[None]:
@@ -215,6 +341,37 @@ class Journal(Protocol):
 
     async def waits(self, run: int) -> list[Wait]:
         """What a run waited for when it was last suspended."""
+        ...
+
+    async def memories(self, runs: Sequence[int]) -> list[Memory]:
+        """The memory of each of these runs, at one look."""
+        ...
+
+    async def mail(self, run: int, awaited: Collection[str] = ()) -> Mail:
+        """What has come for a run and was not recorded, and which of the awaited runs have ended."""
+        ...
+
+    async def questions(self, query: QuestionQuery) -> list[OpenQuestion]:
+        """The open questions that a query asks for, of runs that have not stopped; oldest first, then by run and key."""
+        ...
+
+    async def news(self) -> list[News]:
+        """The runs that this worker drives for which there is mail, or which were asked to end or to pause."""
+        ...
+
+    async def changes(self, query: RunQuery, since: int) -> list[RunRow]:
+        """The runs that a query asks for and that changed after `since`, in the order of their changes.
+
+        The query's own order and `after` are ignored.
+        """
+        ...
+
+    async def pulse(self) -> int:
+        """A number that differs from the one before if anybody has written to the journal in between."""
+        ...
+
+    async def ready(self, workflows: Collection[str], now: int) -> bool:
+        """Whether `claim` would find a run of these workflows, suspects included."""
         ...
 
     async def next_due(self, workflows: Collection[str]) -> int | None:

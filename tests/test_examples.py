@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import ROOT, killed_at, python
+from tests.support.house import ROOT, killed_at, marked, python, started
 
 FIRST = ROOT / "examples" / "first.py"
+REVIEW = ROOT / "examples" / "review.py"
 BRANCHES = ROOT / "examples" / "branches.py"
 _CITIES = ("Oslo", "Accra", "Lima", "Hanoi")
 SERVED = "served: cup 1, cup 2, cup 3, cup 4, cup 5"
@@ -28,6 +29,32 @@ def test_the_first_example_started_after_its_end_runs_nothing_again(tmp_path: Pa
     killed_at("brewing cup 5", [FIRST, journal])
     assert python(FIRST, journal).splitlines() == ["brewing cup 5", SERVED]
     assert python(FIRST, journal).splitlines() == [SERVED]
+
+
+def test_the_review_example_killed_while_it_waits_is_answered_from_another_process(tmp_path: Path) -> None:
+    journal = tmp_path / "review.db"
+    question = f"Review of {{'order': 'order-1', 'cents': 12900}}? answer with: review.py {journal} NAME"
+    killed_at(question, [REVIEW, journal])
+    with started(REVIEW, journal) as process:
+        assert process.stdout is not None
+        lines = (line.rstrip("\n") for line in process.stdout)
+        assert question in lines  # it stands there until it is answered
+        assert python(REVIEW, journal, "ada") == ""
+        rest = list(lines)
+    assert "running: released by ada" in rest or "suspended: released by ada" in rest
+    assert rest[-1] == "paid with r-17; packed a book; packed a pen; packed a lamp"
+    assert sorted(line for line in rest if line.startswith("packing")) == [
+        "packing a book",
+        "packing a lamp",
+        "packing a pen",
+    ]
+    assert python(REVIEW, journal).splitlines()[-1] == rest[-1]
+
+
+def test_what_the_readme_shows_of_the_review_example_stands_in_it() -> None:
+    example = REVIEW.read_text(encoding="utf-8")
+    for part in marked("parts of examples/review.py").split("\n\n\n"):
+        assert part.rstrip("\n") in example
 
 
 @pytest.mark.parametrize("line", ["measuring Oslo at 6", "measuring Lima at 18", "rendering Hanoi"])

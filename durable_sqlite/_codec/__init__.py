@@ -6,6 +6,7 @@ advice what to write. So whatever is encoded is decoded at once and compared, pa
 
 from __future__ import annotations
 
+from ._canonical import digest_of
 from ._failures import describe, dump_declared, dump_error, load_declared, load_error
 from ._parameters import Parameters
 from ._shape import Shape
@@ -17,6 +18,7 @@ __all__ = [
     "Shape",
     "Vault",
     "describe",
+    "digest_of",
     "dump_declared",
     "dump_error",
     "load_declared",

@@ -27,7 +27,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 from ..errors import Unstorable
 from ._faithful import MAX_DEPTH, field_names, per_class, same, too_deep, type_name
 
-__all__ = ["NoCanonicalForm", "digest", "encode", "tree"]
+__all__ = ["NoCanonicalForm", "digest", "digest_of", "encode", "tree"]
 
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _write = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, check_circular=False).encode
@@ -68,6 +68,12 @@ def encode(form: Any) -> bytes:
 def digest(data: bytes) -> bytes:
     """The 12 bytes by which canonical forms are compared."""
     return blake2b(data, digest_size=12).digest()
+
+
+def digest_of(*parts: str | bytes | None) -> bytes:
+    """The digest of a few texts or encoded values, which says where one ends and the next begins."""
+    told = (b"" if part is None else part if isinstance(part, bytes) else part.encode() for part in parts)
+    return digest(b"".join(len(part).to_bytes(8, "big") + part for part in told))
 
 
 @per_class
@@ -149,7 +155,8 @@ _FRESH: Final[tuple[Callable[[], Any], ...]] = (list, dict, set, frozenset, tupl
 
 
 def _defaults(kind: type[Any]) -> dict[str, Any]:
-    fields: dict[str, Any] = getattr(kind, "__pydantic_fields__", None) or kind.__dataclass_fields__
+    of_model: dict[str, Any] | None = getattr(kind, "__pydantic_fields__", None)
+    fields: dict[str, Any] = kind.__dataclass_fields__ if of_model is None else of_model  # that of a model may be empty
     known: dict[str, Any] = {}
     for name, field in fields.items():
         if any(field.default_factory is factory for factory in _FRESH):

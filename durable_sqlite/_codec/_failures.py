@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple, cast
 
-from ..errors import DurableError, ErrorRecord, StepFailed, Undecodable
+from ..errors import DurableError, ErrorRecord, Undecodable
 from ._faithful import PLAIN, same, state
 
 __all__ = ["StoredError", "describe", "dump_declared", "dump_error", "load_declared", "load_error"]
@@ -69,8 +69,14 @@ def _describe(error: BaseException, room: _Room, depth: int) -> ErrorRecord:
         notes=tuple(room.take(note, _NOTE) for note in islice(_notes(error), _NOTES)),
         cause=_cause(error, room, depth - 1),
         members=_members(error, room, depth - 1),
-        key=error.key if isinstance(error, StepFailed) else None,
+        key=_key(error),
     )
+
+
+def _key(error: BaseException) -> str | None:
+    """The key of the entry that the error came from, where it came from one."""
+    key = getattr(error, "key", None) if isinstance(error, DurableError) else None
+    return key if isinstance(key, str) else None
 
 
 def _name(kind: type[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..errors import PayloadTooLarge, Undecodable, Unstorable
@@ -48,12 +49,30 @@ class Vault:
             PayloadTooLarge: There are more than `payload_limit` encoded bytes.
             Unstorable: The codec failed.
         """
+        self.check(data, where)
+        return self._encoded(data, where)
+
+    def check(self, data: bytes, where: str) -> None:
+        """Refuse encoded bytes that are too many, before anything is done with them.
+
+        Raises:
+            PayloadTooLarge: There are more than `payload_limit` encoded bytes.
+        """
         if len(data) > self._limit:
             raise PayloadTooLarge(
                 f"{where}: {len(data):,} bytes of JSON are more than the {self._limit:,} that `payload_limit` allows; "
                 f"keep large data in a file or a table and pass its name, or raise Engine(payload_limit=…)"
             )
-        return self._encoded(data, where)
+
+    def seal_up(self, items: Sequence[bytes], where: str) -> tuple[bytes, int]:
+        """As many of these encoded values as there is room for, sealed as one JSON array; and how many."""
+        size, count = 1, 0
+        for item in items:
+            size += len(item) + 1
+            if count and size > self._limit:
+                break
+            count += 1
+        return self.seal(b"[" + b",".join(items[:count]) + b"]", where), count
 
     def seal_error(self, data: bytes, where: str) -> bytes:
         """The bytes to be stored for a described error: its size has a bound of its own, and it must be recorded anyhow.

@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import TypeVar
 
-from .._records import Entry, FailedAttempt, Intent, Memory, RunQuery, RunRow, Wait, WorkerRow
-from .rows import Tables, entry_of, wait_of, worker_of
+from .._records import (
+    CANCEL_KEY,
+    Entry,
+    FailedAttempt,
+    Intent,
+    Mail,
+    Memory,
+    News,
+    OpenQuestion,
+    QuestionQuery,
+    RunQuery,
+    RunRow,
+    Wait,
+    WorkerRow,
+)
+from .rows import Tables, entry_of, message_of, question_of, request_of, wait_of, worker_of
 
 __all__ = [
     "Look",
     "backlog",
+    "changes",
     "compose",
+    "compose_questions",
     "count",
     "entries",
+    "mail",
     "memory",
+    "news",
     "next_due",
+    "pulse",
+    "questions",
+    "ready",
     "run",
     "runs",
     "snapshot",
@@ -85,6 +107,24 @@ def count(tables: Tables, query: RunQuery) -> int:
     return int(number)
 
 
+def changes(tables: Tables, query: RunQuery, since: int) -> list[RunRow]:
+    """The runs that a query asks for and that changed after `since`, in the order of their changes.
+
+    A limit does not cut through what one commit changed: whoever goes on from the last number would miss the rest.
+    """
+    sql = tables.sql
+    where, values = compose(tables, replace(query, after=None))
+    values["since"] = since
+    changed = f"{sql['by_change']}\n{where or 'WHERE true'}\nAND {sql['where_since']}"
+    if query.limit is not None:
+        nth = f"{sql['last_tick']}\n{changed}\n{sql['in_order_of_change']} {sql['nth']}"
+        last = tables.connection.execute(nth, values | {"offset": query.limit - 1}).fetchall()
+        if last:
+            changed += f"\nAND {sql['where_whole_ticks']}"
+            values["last"] = last[0][0]
+    return tables.runs(f"{changed}\n{sql['in_order_of_change']}", values)
+
+
 def entries(tables: Tables, number: int) -> list[Entry]:
     """All entries of a run by their order."""
     return [entry_of(row) for row in tables.all("entries", {"run": number})]
@@ -94,12 +134,63 @@ def memory(tables: Tables, number: int) -> Memory:
     """All that is known of what a run has done and waits for."""
     attempts = [FailedAttempt(*row) for row in tables.all("attempts", {"run": number})]
     intents = [Intent(*row) for row in tables.all("intents", {"run": number})]
-    return Memory(entries(tables, number), waits(tables, number), attempts, intents)
+    messages = [message_of(row) for row in tables.all("messages", {"run": number})]
+    asked = [question_of(row) for row in tables.all("questions", {"run": number})]
+    children = [child for (child,) in tables.all("children", {"run": number})]
+    return Memory(entries(tables, number), waits(tables, number), attempts, intents, messages, asked, children)
+
+
+def mail(tables: Tables, number: int, awaited: Collection[str]) -> Mail:
+    """What has come for a run and was not recorded, and which of the awaited runs have ended."""
+    messages = [message_of(row) for row in tables.all("waiting_messages", {"run": number})]
+    answers = [question_of(row) for row in tables.all("fresh_answers", {"run": number})]
+    ended = tables.runs(tables.sql["where_ended"], {"ids": json.dumps(sorted(awaited))}) if awaited else []
+    return Mail(messages, answers, ended)
+
+
+def compose_questions(tables: Tables, query: QuestionQuery) -> tuple[str, dict[str, object]]:
+    """The statement of a query for questions; every value is bound."""
+    parts: list[str] = []
+    values: dict[str, object] = {"limit": -1 if query.limit is None else query.limit}
+    for field, fragment in (("run_id", "where_asked_by"), ("workflow", "where_asked_in"), ("name", "where_asked_at")):
+        value = getattr(query, field)
+        if value is not None:
+            parts.append(tables.sql[fragment])
+            values[field] = value
+    if query.after is not None:
+        parts.append(tables.sql["where_asked_after"])
+        values.update(zip(("after_at", "after_run", "after_key"), query.after, strict=True))
+    where = "".join(f"AND {part}\n" for part in parts)
+    return f"{tables.sql['question_select']}\n{where}{tables.sql['oldest_question_first']}", values
+
+
+def questions(tables: Tables, query: QuestionQuery) -> list[OpenQuestion]:
+    """The open questions that a query asks for."""
+    rows = tables.connection.execute(*compose_questions(tables, query)).fetchall()
+    return [OpenQuestion(row[0], row[1], question_of(row[2:])) for row in rows]
+
+
+def news(tables: Tables, me: int) -> list[News]:
+    """The runs of this worker for which there is mail, or a request."""
+    rows = tables.all("news", {"me": me, "cancel_key": CANCEL_KEY})
+    return [News(no, request_of(*requests[:3]), request_of(*requests[3:])) for no, *requests in rows]
+
+
+def pulse(tables: Tables) -> int:
+    """A number that moves with each commit of another connection than this one."""
+    ((version,),) = tables.all("pulse", {})
+    return int(version)
 
 
 def waits(tables: Tables, number: int) -> list[Wait]:
     """What a run waits for, or waited for."""
     return [wait_of(row) for row in tables.all("waits", {"run": number})]
+
+
+def ready(tables: Tables, workflows: Collection[str], now: int) -> bool:
+    """Whether there is a run to be claimed."""
+    ((found,),) = tables.all("ready", {"workflows": json.dumps(sorted(workflows)), "now": now})
+    return bool(found)
 
 
 def next_due(tables: Tables, workflows: Collection[str]) -> int | None:

@@ -8,9 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._records import CancelRequest, Entry, Kind, Outcome, RunRow, State, Wait, WorkerRow
+from .._records import Entry, Kind, Message, Outcome, Question, Request, RunRow, State, Wait, WorkerRow
 
-__all__ = ["Row", "Tables", "entry_of", "run_of", "wait_of", "worker_of"]
+__all__ = [
+    "Row",
+    "Tables",
+    "entry_of",
+    "message_of",
+    "question_of",
+    "request_of",
+    "run_of",
+    "wait_of",
+    "worker_of",
+]
 
 Row = tuple[Any, ...]
 
@@ -76,6 +86,18 @@ def run_of(row: Row, tags: Mapping[str, str]) -> RunRow:
         interrupted,
         failed_keys,
         discarded_at,
+        parent,
+        parent_id,
+        parent_key,
+        detached,
+        deadline_inherited,
+        pause_at,
+        pause_reason,
+        pause_by,
+        status,
+        done,
+        total,
+        changed,
     ) = row
     return RunRow(
         no=no,
@@ -97,14 +119,28 @@ def run_of(row: Row, tags: Mapping[str, str]) -> RunRow:
         epoch=epoch,
         deaths=deaths,
         accept_changes=bool(accept_changes),
-        cancel=None if cancel_at is None else CancelRequest(cancel_at, cancel_reason, cancel_by),
+        cancel=request_of(cancel_at, cancel_reason, cancel_by),
         tags=tags,
         deadline_at=deadline_at,
         deadline_length=deadline_length,
         interrupted=bool(interrupted),
         failed_keys=tuple(json.loads(failed_keys)),
         discarded_at=discarded_at,
+        parent=parent,
+        parent_id=parent_id,
+        parent_key=parent_key,
+        detached=bool(detached),
+        deadline_inherited=bool(deadline_inherited),
+        pause=request_of(pause_at, pause_reason, pause_by),
+        status=status,
+        progress=None if done is None else (done, total),
+        changed=changed,
     )
+
+
+def request_of(at: int | None, reason: str, by: str) -> Request | None:
+    """A request to end or to pause, where there is one."""
+    return None if at is None else Request(at, reason, by)
 
 
 def entry_of(row: Row) -> Entry:
@@ -129,8 +165,19 @@ def entry_of(row: Row) -> Entry:
 
 def wait_of(row: Row) -> Wait:
     """A wait from a row of `waits`."""
-    key, kind, name, since, deadline = row
-    return Wait(key, Kind(kind), name, since, deadline)
+    key, kind, name, since, deadline, target = row
+    return Wait(key, Kind(kind), name, since, deadline, target)
+
+
+def message_of(row: Row) -> Message:
+    """A message from a row of `messages`."""
+    return Message(*row)
+
+
+def question_of(row: Row) -> Question:
+    """A question from a row of `questions`."""
+    key, name, payload, schema, at, deadline, answer, answered_at, answered_by, closed_at, error = row
+    return Question(key, name, payload, schema, at, deadline, answer, answered_at, answered_by or "", closed_at, error)
 
 
 def worker_of(row: Row) -> WorkerRow:

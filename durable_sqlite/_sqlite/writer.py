@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from ..errors import EngineClosed, LeaseLost
 from .connect import MEMORY
+from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .files import Files
 from .link import Link
 from .patience import LOGGER, Patience, Pauses
-from .verbs import Desk
 
 __all__ = ["Obstacle", "Settings", "Writer"]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from .._context import Host
 from .._records import HistoryEntry
 from ..engine import Engine
 from .demo_order import RUN_ID
@@ -138,8 +137,7 @@ class _Demo:
     def _history(self) -> list[HistoryEntry]:
         async def read() -> list[HistoryEntry]:
             async with Engine(self._journal, drive=False) as engine:
-                host: Host = engine
-                return list(await host.history(RUN_ID))
+                return list(await engine.run(RUN_ID).history())
 
         return asyncio.run(read())
 

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from .._context import current_step
-from .._definition import step, workflow
+from .._steps import step
+from .._workflows import workflow
 from ..engine import Engine
 
 __all__ = ["RUN_ID", "order"]

@@ -21,6 +21,7 @@ from durable_sqlite import (
     step,
     workflow,
 )
+from durable_sqlite._records import RunRow
 from durable_sqlite._run import Pass
 from durable_sqlite._session import Session
 from durable_sqlite._sqlite import SqliteJournal
@@ -107,13 +108,13 @@ def test_a_cancel_reaches_a_run_that_leaves_memory_in_the_same_moment(monkeypatc
             run = await naps.start()
             body = await asleep(engine)
             worker = session_of(engine).worker
-            told = worker.cancelled
+            told = worker.told
 
-            def told_and_unloaded(*request: Any) -> None:
-                told(*request)
+            def told_and_unloaded(*rows: RunRow) -> None:
+                told(*rows)
                 worker._unload(body)
 
-            monkeypatch.setattr(worker, "cancelled", told_and_unloaded)
+            monkeypatch.setattr(worker, "told", told_and_unloaded)
             await run.cancel(reason="enough")
             assert (await ended(run, RunCancelled)).reason == "enough"
 
@@ -137,7 +138,7 @@ def test_a_cancel_reaches_a_run_that_is_claimed_and_not_loaded_yet(monkeypatch: 
         async with Engine(":memory:", clock=clock, unload_after=0) as engine:
             run = await flow.start()
             await quiet(engine)
-            gate = Gate(engine, "memory", monkeypatch)
+            gate = Gate(engine, "memories", monkeypatch)
             clock.advance(100)
             await until(lambda: gate.reached)
             await run.cancel(reason="enough")
@@ -251,14 +252,14 @@ def test_who_is_told_of_a_run_in_the_moment_of_closing_hears_that_the_engine_is_
             run = await naps.start()
             await quiet(engine)
             waiting = asyncio.create_task(run.result())
-            await until(lambda: engine._waiting)
+            await until(lambda: len(engine._front.listeners))
             session = session_of(engine)
             close = session.close
 
             async def close_and_tell() -> None:
                 await close()
-                engine._look_again(run.id)
-                engine._look_again(run.id)  # twice in one turn is once
+                engine._front.changed(run.id)
+                engine._front.changed(run.id)  # twice in one turn is once
 
             monkeypatch.setattr(session, "close", close_and_tell)
         with pytest.raises(EngineClosed):

@@ -61,14 +61,6 @@ async def callback_from_a_thread() -> None:
     asyncio.get_running_loop().call_soon_threadsafe(len, "x")
 
 
-async def started_run() -> None:
-    await other.start()
-
-
-async def called_run() -> None:
-    await other()
-
-
 async def two(what: str) -> str:
     return await act(what) + await act(what)
 
@@ -91,8 +83,6 @@ async def as_completed() -> None:
         (executor, "belongs in a step"),
         (process, "belongs in a step"),
         (callback_from_a_thread, "belongs in a step"),
-        (started_run, "starting workflow other"),
-        (called_run, "calling workflow other"),
         (as_completed, "make them tasks first"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -131,10 +121,12 @@ def test_a_body_is_refused_run_handles_and_futures_locks_and_queues_of_the_appli
                 (lock.acquire, "belongs in a step"),
                 (queue.get, "belongs in a step"),
                 (event.wait, "belongs in a step"),
-                (handle.result, "waiting for a run"),
                 (handle.info, "asking about a run"),
                 (handle.history, "asking about a run"),
-                (handle.cancel, "cancelling a run"),
+                (handle.terminate, "terminating a run"),
+                (handle.pause, "pausing a run"),
+                (handle.messages, "asking about a run"),
+                (handle.questions, "asking about a run"),
                 (handle.resume, "resuming a run"),
             ]
             for body, says in bodies:

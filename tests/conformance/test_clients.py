@@ -12,7 +12,7 @@ import pytest
 from durable_sqlite._records import CANCEL_KEY, End, Hold, IfExists, Kind, NewRun, Resumption, RunQuery, State
 from durable_sqlite.errors import EngineClosed, LeaseLost, RunConflict, RunExists, UnknownRun, WrongState
 from tests.conformance.adapters import Lab
-from tests.support.journals import asked, begin, entry, new_run, wait
+from tests.support.journals import asked, awaits_message, begin, entry, new_message, new_run, rest, wait
 
 Over = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
 
@@ -132,7 +132,7 @@ def test_a_run_that_never_began_is_cancelled_at_once(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         await journal.start(new_run(), IfExists.ATTACH, drive=False)
-        run = await journal.cancel("a", asked())
+        (run,) = await journal.cancel("a", asked())
         assert (run.state, run.reason, run.ended_at, run.result) == (State.CANCELLED, "too late", 50, None)
         assert run.cancel == asked()
         assert await journal.claim(["ship"], 99, 9, suspects=False) == []
@@ -144,7 +144,7 @@ def test_a_run_that_began_gets_a_request_and_goes_on(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
-        run = await journal.cancel("a", asked())
+        (run,) = await journal.cancel("a", asked())
         assert (run.state, run.cancel, run.updated_at) == (State.RUNNING, asked(), 50)
         await journal.record(hold, entry())
         await journal.give_back(hold, 55)
@@ -160,7 +160,20 @@ def test_a_pending_run_with_a_past_is_not_ended_by_cancel(lab: Over) -> None:
         _, hold = await begin(journal)
         await journal.record(hold, entry())
         await journal.give_back(hold, 20)
-        assert (await journal.cancel("a", asked())).state is State.PENDING
+        (run,) = await journal.cancel("a", asked())
+        assert run.state is State.PENDING
+
+    lab(program)
+
+
+def test_a_run_that_has_waited_for_something_has_a_past_though_nothing_is_recorded(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        await journal.suspend(hold, rest(awaits_message()))
+        assert (await journal.signal("a", new_message())).row.state is State.PENDING
+        (run,) = await journal.cancel("a", asked(60))
+        assert (run.state, run.cancel) == (State.PENDING, asked(60))
 
     lab(program)
 
@@ -170,7 +183,7 @@ def test_the_first_request_to_cancel_stays(lab: Over) -> None:
         journal = await lab.worker()
         await begin(journal)
         await journal.cancel("a", asked(50, "first", "ann"))
-        run = await journal.cancel("a", asked(51, "second", "bob"))
+        (run,) = await journal.cancel("a", asked(51, "second", "bob"))
         assert run.cancel == asked(50, "first", "ann")
         assert run.updated_at == 50
 
@@ -181,8 +194,8 @@ def test_a_request_to_cancel_wakes_a_suspended_run(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
-        await journal.suspend(hold, [wait(deadline=9_000)], 40)
-        run = await journal.cancel("a", asked())
+        await journal.suspend(hold, rest(wait(deadline=9_000)))
+        (run,) = await journal.cancel("a", asked())
         assert (run.state, run.due_at) == (State.PENDING, None)
         await journal.reclaim(hold, 60)
         assert (await journal.run("a") or run).epoch == 2

@@ -10,12 +10,12 @@ import pytest
 
 from durable_sqlite._records import (
     CANCEL_KEY,
-    CancelRequest,
     End,
     FailedAttempt,
     Hold,
     IfExists,
     Intent,
+    Request,
     Resumption,
     RunQuery,
     Settlement,
@@ -24,7 +24,7 @@ from durable_sqlite._records import (
 from durable_sqlite.errors import LeaseLost, UnknownRun, WrongState
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
-from tests.support.journals import begin, entry, new_run, wait
+from tests.support.journals import begin, entry, new_run, rest, wait
 
 Over = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
 
@@ -100,11 +100,11 @@ def test_a_suspended_run_is_due_at_its_deadline_until_its_body_was_told(lab: Ove
         started = await journal.start(replace(new_run("a", at=10), deadline=100), IfExists.ATTACH, drive=True)
         hold = started.hold
         assert hold is not None
-        await journal.suspend(hold, [wait("s#1", deadline=500)], 20)
+        await journal.suspend(hold, rest(wait("s#1", deadline=500), at=20))
         assert await journal.next_due(["ship"]) == 110
         (claimed,) = await journal.claim(["ship"], 110, 9, suspects=False)
         await journal.record(claimed.hold, entry(CANCEL_KEY, seq=1))
-        await journal.suspend(claimed.hold, [wait("s#1", deadline=500)], 120)
+        await journal.suspend(claimed.hold, rest(wait("s#1", deadline=500), at=120))
         assert await journal.next_due(["ship"]) == 500
 
     lab(program)
@@ -133,7 +133,7 @@ def test_a_cancel_that_was_committed_first_wins_over_the_end(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
-        await journal.cancel("a", CancelRequest(30, "enough", "ada"))
+        await journal.cancel("a", Request(30, "enough", "ada"))
         await journal.end(hold, End(State.COMPLETED, "", b"1", 40))
         row = await journal.run("a")
         assert row is not None
@@ -150,7 +150,7 @@ def test_who_left_a_run_in_the_middle_is_remembered_until_it_rests(lab: Over) ->
         await journal.give_back(hold, 20)
         (claimed,) = await journal.claim(["ship"], 30, 9, suspects=False)
         assert claimed.row.interrupted
-        await journal.suspend(claimed.hold, [wait("s#1", deadline=40)], 35)
+        await journal.suspend(claimed.hold, rest(wait("s#1", deadline=40), at=35))
         (claimed,) = await journal.claim(["ship"], 50, 9, suspects=False)
         assert not claimed.row.interrupted
 

@@ -11,7 +11,7 @@ from durable_sqlite._records import End, IfExists, Reason, Resumption, State
 from durable_sqlite.errors import LeaseLost
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
-from tests.support.journals import asked, begin, entry, new_run, wait
+from tests.support.journals import asked, begin, entry, new_run, rest, wait
 
 Over = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
 
@@ -105,11 +105,13 @@ def test_suspects_are_driven_one_at_a_time_and_apart_from_the_others(lab: Over) 
             await victim.claim(["ship"], 50, 9, suspects=False)
             await lab.kill(victim)
             await watcher.take_over([each.no for each in await watcher.workers()], 9, b"{}", 60)
+        assert await watcher.ready(["ship"], 80)
         await watcher.start(new_run("healthy", at=70), IfExists.ATTACH, drive=False)
         assert [each.row.id for each in await watcher.claim(["ship"], 80, 9, suspects=False)] == ["healthy"]
         assert [each.row.id for each in await watcher.claim(["ship"], 80, 9, suspects=True)] == ["x"]
         assert [each.row.id for each in await watcher.claim(["ship"], 80, 9, suspects=True)] == ["y"]
         assert await watcher.claim(["ship"], 80, 9, suspects=True) == []
+        assert not await watcher.ready(["ship"], 80)
 
     lab(program)
 
@@ -121,7 +123,7 @@ def test_suspending_clears_a_run_of_suspicion(lab: Over) -> None:
         await _die(lab, watcher)
         (claimed,) = await watcher.claim(["ship"], 80, 9, suspects=True)
         assert claimed.row.deaths == 2
-        await watcher.suspend(claimed.hold, [wait(deadline=90)], 85)
+        await watcher.suspend(claimed.hold, rest(wait(deadline=90), at=85))
         (again,) = await watcher.claim(["ship"], 95, 9, suspects=False)
         assert again.row.deaths == 0
 
@@ -148,7 +150,8 @@ def test_a_worker_that_was_struck_off_may_not_drive_but_its_clients_go_on(lab: O
             await zombie.take_over([1], 9, b"{}", 40)
         started = await zombie.start(new_run("b"), IfExists.ATTACH, drive=True)
         assert (started.created, started.hold, started.row.state) == (True, None, State.PENDING)
-        assert (await zombie.cancel("b", asked())).state is State.CANCELLED
+        (cancelled,) = await zombie.cancel("b", asked())
+        assert cancelled.state is State.CANCELLED
         assert await other.entries(hold.run) == []
         assert await _state(other) is State.PENDING
 

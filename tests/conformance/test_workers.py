@@ -9,11 +9,33 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import CANCEL_KEY, End, FailedAttempt, Hold, IfExists, Kind, State, WorkerRow
+from durable_sqlite._records import (
+    CANCEL_KEY,
+    End,
+    FailedAttempt,
+    Hold,
+    IfExists,
+    Intent,
+    Kind,
+    Report,
+    State,
+    WorkerRow,
+)
 from durable_sqlite.errors import JournalError, LeaseLost
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
-from tests.support.journals import asked, begin, entry, new_run, wait
+from tests.support.journals import (
+    asked,
+    begin,
+    entry,
+    look,
+    new_answer,
+    new_message,
+    new_question,
+    new_run,
+    rest,
+    wait,
+)
 
 Over = Callable[[Callable[[Lab], Coroutine[Any, Any, None]]], None]
 
@@ -66,23 +88,39 @@ def test_every_write_about_a_run_is_refused_without_its_hold(lab: Over) -> None:
         journal, other = await lab.worker(), await lab.worker()
         started, hold = await begin(journal)
         await journal.record(hold, entry())
-        before = await journal.run("a")
+        child = new_run("b", parent=started.row.no)
+        await journal.start(child, IfExists.ATTACH, drive=False, message=new_message())
+        await journal.signal("a", new_message())
+        for key in ("review#1", "review#2"):
+            await journal.ask(hold, new_question(key))
+        await journal.answer("a", new_answer("review#2"))
+        before, memory, others = await look(journal), await journal.memory(hold.run), await look(journal, "b")
         for writer, stale in ((journal, Hold(hold.run, 2)), (journal, Hold(hold.run, 0)), (other, hold)):
-            for refused in (
+            refusals: list[asyncio.Future[Any]] = [
                 writer.record(stale, entry("s#2", seq=2)),
                 writer.amend(stale, [("s#1", "t", b"")], []),
                 writer.settle_changes(stale),
-                writer.suspend(stale, [wait()], 40),
+                writer.suspend(stale, rest(wait())),
                 writer.end(stale, End(State.COMPLETED, "", b"1", 40)),
                 writer.give_back(stale, 40),
                 writer.reclaim(stale, 40),
-            ):
+                writer.expire(stale, entry("s#2", seq=2), 40),
+                writer.ask(stale, new_question()),
+                writer.withdraw(stale, ["review#1"], 40),
+                writer.set_aside(stale, 1, b"why"),
+                writer.reopen(stale, "review#2", b"why"),
+                writer.abandon(stale, ["b"], asked()),
+                writer.report(stale, Report("late", None, 40)),
+                writer.intend(stale, Intent("s#2", "s", b"", 0, 40)),
+                writer.fail(stale, FailedAttempt("s#2", 1, 10, 20, 30, b"e")),
+            ]
+            for refused in refusals:
                 with pytest.raises(LeaseLost):
                     await refused
         with pytest.raises(LeaseLost):
             await journal.record(Hold(hold.run + 1_000, 1), entry("s#2", seq=2))
-        assert await journal.run("a") == before
-        assert await journal.entries(started.row.no) == [entry()]
+        assert (await look(journal), await look(journal, "b")) == (before, others)
+        assert await journal.memory(started.row.no) == memory
 
     lab(program)
 
@@ -92,7 +130,10 @@ def test_a_run_that_has_ended_takes_no_late_write(lab: Over) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
         first = journal.end(hold, End(State.COMPLETED, "", b"1", 20))
-        late = [journal.end(hold, End(State.FAILED, "error", b"{}", 21)), journal.record(hold, entry())]
+        late: list[asyncio.Future[Any]] = [
+            journal.end(hold, End(State.FAILED, "error", b"{}", 21)),
+            journal.record(hold, entry()),
+        ]
         await first
         for each in late:
             with pytest.raises(LeaseLost):
@@ -139,9 +180,9 @@ def test_claims_come_in_due_order_and_in_bounded_batches(lab: Over) -> None:
         journal = await lab.worker()
         for number, due in enumerate((70, 50, 60, 400)):
             _, hold = await begin(journal, f"t{number}", at=1)
-            await journal.suspend(hold, [wait("x", deadline=due), wait("y", deadline=due + 9), wait("z")], 5)
+            await journal.suspend(hold, rest(wait("x", deadline=due), wait("y", deadline=due + 9), wait("z"), at=5))
         _, never = await begin(journal, "never", at=1)
-        await journal.suspend(never, [wait()], 5)
+        await journal.suspend(never, rest(wait(), at=5))
         for number, at in enumerate((65, 55)):
             await journal.start(new_run(f"p{number}", at=at), IfExists.ATTACH, drive=False)
         await journal.start(new_run("foreign", workflow="other", at=1), IfExists.ATTACH, drive=False)
@@ -165,9 +206,27 @@ def test_a_timer_is_never_claimed_early(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         _, hold = await begin(journal)
-        await journal.suspend(hold, [wait(deadline=100)], 40)
+        await journal.suspend(hold, rest(wait(deadline=100)))
         assert await journal.claim(["ship"], 99, 9, suspects=False) == []
         assert len(await journal.claim(["ship"], 100, 9, suspects=False)) == 1
+
+    lab(program)
+
+
+def test_a_look_tells_whether_there_is_a_run_to_claim(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        assert not await journal.ready(["ship"], 999)
+        _, sleeping = await begin(journal, "sleeping")
+        _, paused = await begin(journal, "paused", deadline=190)
+        await journal.suspend(sleeping, rest(wait(deadline=300)))
+        await journal.suspend(paused, rest(wait(deadline=100)))
+        await journal.pause("paused", asked())
+        assert [await journal.ready(["sail", "ship"], now) for now in (199, 200)] == [False, True]
+        assert [each.row.id for each in await journal.claim(["ship"], 250, 9, suspects=False)] == ["paused"]
+        assert [await journal.ready(["ship"], now) for now in (299, 300)] == [False, True]
+        await journal.start(new_run("pending", workflow="sail"), IfExists.ATTACH, drive=False)
+        assert [await journal.ready(names, 1) for names in (["ship"], ["ship", "sail"], [])] == [False, True, False]
 
     lab(program)
 
@@ -189,7 +248,7 @@ def test_a_suspended_run_belongs_to_nobody_and_lists_what_it_waits_for(lab: Over
         journal = await lab.worker()
         started, hold = await begin(journal)
         waits = [wait("b", deadline=300), wait("a", since=41, deadline=200)]
-        done = await journal.suspend(hold, waits, 42)
+        done = await journal.suspend(hold, rest(*waits, at=42))
         assert (done.suspended, done.cancel) == (True, None)
         run = await journal.run("a")
         assert run is not None
@@ -201,15 +260,15 @@ def test_a_suspended_run_belongs_to_nobody_and_lists_what_it_waits_for(lab: Over
     lab(program)
 
 
-def test_suspending_again_replaces_the_waits_and_an_end_clears_them(lab: Over) -> None:
+def test_suspending_again_writes_the_difference_of_the_waits_and_an_end_clears_them(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         started, hold = await begin(journal)
-        await journal.suspend(hold, [wait("a", deadline=50)], 42)
+        await journal.suspend(hold, rest(wait("a", deadline=50), at=42))
         await journal.reclaim(hold, 50)
         assert await journal.waits(started.row.no) == [wait("a", deadline=50)]
         hold = Hold(hold.run, hold.epoch + 1)
-        await journal.suspend(hold, [wait("b")], 52)
+        await journal.suspend(hold, rest(wait("b"), at=52, closed=["a"]))
         run = await journal.run("a")
         assert run is not None
         assert run.due_at is None
@@ -225,14 +284,14 @@ def test_news_that_came_while_suspending_forbids_it(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()
         started, hold = await begin(journal)
-        request, refused = journal.cancel("a", asked()), journal.suspend(hold, [wait()], 60)
+        request, refused = journal.cancel("a", asked()), journal.suspend(hold, rest(wait(), at=60))
         await request
         assert (await refused).cancel == asked()
         assert not (await refused).suspended
         assert await _state(journal) is State.RUNNING
         assert await journal.waits(started.row.no) == []
         await journal.record(hold, entry(CANCEL_KEY, kind=Kind.CANCEL))
-        assert (await journal.suspend(hold, [wait()], 70)).suspended
+        assert (await journal.suspend(hold, rest(wait(), at=70))).suspended
 
     lab(program)
 
@@ -241,9 +300,9 @@ def test_a_resident_body_loses_its_run_once_somebody_else_has_driven_it(lab: Ove
     async def program(lab: Lab) -> None:
         journal, other = await lab.worker(), await lab.worker()
         _, hold = await begin(journal)
-        await journal.suspend(hold, [wait(deadline=50)], 40)
+        await journal.suspend(hold, rest(wait(deadline=50)))
         (claimed,) = await other.claim(["ship"], 60, 9, suspects=False)
-        await other.suspend(claimed.hold, [wait(deadline=90)], 70)
+        await other.suspend(claimed.hold, rest(wait(deadline=90), at=70))
         with pytest.raises(LeaseLost):
             await journal.reclaim(hold, 80)
         assert await _state(journal) is State.SUSPENDED
@@ -289,9 +348,9 @@ def test_the_backlog_counts_what_waits_to_be_driven_by_workflow_and_origin(lab: 
         for name, workflow, origin in (("a", "ship", "m"), ("b", "ship", "m"), ("c", "ship", "n"), ("d", "sail", "m")):
             await journal.start(new_run(name, workflow=workflow, origin=origin), IfExists.ATTACH, drive=False)
         _, sleeping = await begin(journal, "e")
-        await journal.suspend(sleeping, [wait(deadline=9)], 1)
+        await journal.suspend(sleeping, rest(wait(deadline=9), at=1))
         _, idle = await begin(journal, "f")
-        await journal.suspend(idle, [wait()], 1)
+        await journal.suspend(idle, rest(wait(), at=1))
         await begin(journal, "g")
         assert await journal.backlog() == [
             ("sail", "m", 1),
@@ -325,7 +384,8 @@ def test_the_order_of_calls_is_the_order_of_writes(lab: Over) -> None:
         end = journal.end(guess, End(State.COMPLETED, "", b"1", 90))
         late = journal.record(guess, entry("late", seq=99))
         assert (await started).row.no == guess.run
-        await asyncio.gather(*writes, end)
+        await asyncio.gather(*writes)
+        assert await end == 0
         with pytest.raises(LeaseLost):
             await late
         assert len(await journal.entries(1)) == 49

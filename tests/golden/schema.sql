@@ -1,4 +1,4 @@
--- application_id 0x44755271, user_version 2
+-- application_id 0x44755271, user_version 3
 
 CREATE TABLE attempts (
     run        INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
@@ -11,6 +11,17 @@ CREATE TABLE attempts (
     next_at    INTEGER,
     error      BLOB    NOT NULL,
     PRIMARY KEY (run, key, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE early (
+    run     INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    no      INTEGER NOT NULL CHECK (no > 0),
+    name    TEXT    NOT NULL CHECK (name <> ''),
+    sent_at INTEGER NOT NULL,
+    sent_by TEXT    NOT NULL,
+    dedupe  TEXT,
+    payload BLOB    NOT NULL,
+    PRIMARY KEY (run, no)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE entries (
@@ -49,6 +60,34 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE questions (
+    -- The order in which they were asked.
+    no          INTEGER PRIMARY KEY,
+    run         INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    -- The key of its wait.
+    key         TEXT    NOT NULL CHECK (key <> ''),
+    name        TEXT    NOT NULL CHECK (name <> ''),
+    asked_at    INTEGER NOT NULL,
+    -- An answer after this comes too late.
+    deadline_at INTEGER,
+    -- The JSON schema of the answer, as JSON.
+    schema      TEXT    NOT NULL,
+    answered_at INTEGER,
+    answered_by TEXT,
+    -- Tells a sender that repeats itself from a second one.
+    dedupe      TEXT,
+    -- When it was over without an answer.
+    closed_at   INTEGER,
+    payload     BLOB    NOT NULL,
+    answer      BLOB,
+    -- Why the last answer was taken away again: it did not fit its type.
+    error       BLOB,
+    -- A click that carries the key never answers the next question.
+    UNIQUE (run, key),
+    CHECK ((answer IS NULL) = (answered_at IS NULL) AND (answer IS NULL) = (answered_by IS NULL)),
+    CHECK (answer IS NULL OR closed_at IS NULL)
+) STRICT;
+
 CREATE TABLE run_tags (
     run   INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
     name  TEXT    NOT NULL CHECK (name <> ''),
@@ -86,7 +125,14 @@ CREATE TABLE runs (
     cancel_by      TEXT,
     -- The payloads come last: what is read and changed all the time stands before them.
     input          BLOB    NOT NULL,
-    result         BLOB, failed_keys TEXT NOT NULL DEFAULT '[]', discarded_at INTEGER, deadline_at INTEGER, deadline_length INTEGER CHECK ((deadline_length IS NULL) = (deadline_at IS NULL)), interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)),
+    result         BLOB, failed_keys TEXT NOT NULL DEFAULT '[]', discarded_at INTEGER, deadline_at INTEGER, deadline_length INTEGER CHECK ((deadline_length IS NULL) = (deadline_at IS NULL)), interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)), parent INTEGER REFERENCES runs (no) ON DELETE SET NULL, parent_key TEXT, detached INTEGER NOT NULL DEFAULT 0 CHECK (detached IN (0, 1)), deadline_inherited INTEGER NOT NULL DEFAULT 0
+    CHECK (deadline_inherited IN (0, 1))
+    CHECK (deadline_inherited = 0 OR deadline_at IS NOT NULL), pause_at INTEGER, pause_reason TEXT, pause_by TEXT
+    CHECK ((pause_at IS NULL) = (pause_reason IS NULL) AND (pause_at IS NULL) = (pause_by IS NULL))
+    CHECK (state <> 'paused' OR pause_at IS NOT NULL)
+    CHECK (pause_at IS NULL OR state IN ('running', 'paused'))
+    -- Cancel beats pause.
+    CHECK (pause_at IS NULL OR cancel_at IS NULL), status TEXT, progress_done INTEGER, progress_total INTEGER CHECK ((progress_done IS NULL) = (progress_total IS NULL)), changed INTEGER NOT NULL DEFAULT 0,
     CHECK ((owner IS NOT NULL) = (state = 'running')),
     CHECK (owner IS NULL OR epoch > 0),
     CHECK ((ended_at IS NOT NULL) = (state IN ('completed', 'cancelled', 'failed', 'parked'))),
@@ -96,7 +142,29 @@ CREATE TABLE runs (
     CHECK ((cancel_at IS NULL) = (cancel_reason IS NULL) AND (cancel_at IS NULL) = (cancel_by IS NULL))
 ) STRICT;
 
+CREATE TABLE signals (
+    run      INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    -- 1, 2, 3 … in its run: the order in which messages were stored.
+    no       INTEGER NOT NULL CHECK (no > 0),
+    name     TEXT    NOT NULL CHECK (name <> ''),
+    sent_at  INTEGER NOT NULL,
+    -- A second message with the same value is the same message.
+    dedupe   TEXT,
+    -- The key of the entry that took it.
+    taken_by TEXT,
+    -- Why it was set aside: it does not fit its type.
+    error    BLOB,
+    payload  BLOB    NOT NULL,
+    PRIMARY KEY (run, no),
+    CHECK (taken_by IS NULL OR error IS NULL)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE sqlite_sequence(name,seq);
+
+CREATE TABLE ticks (
+    one  INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    tick INTEGER NOT NULL CHECK (tick >= 0)
+) STRICT;
 
 CREATE TABLE waits (
     run      INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
@@ -105,7 +173,9 @@ CREATE TABLE waits (
     name     TEXT    NOT NULL,
     since_at INTEGER NOT NULL,
     -- When it is over by itself; NULL: never.
-    deadline_at INTEGER,
+    deadline_at INTEGER, target TEXT, over INTEGER NOT NULL DEFAULT 0
+    CHECK (over IN (0, 1))
+    CHECK (over = 0 OR target IS NOT NULL),
     PRIMARY KEY (run, key)
 ) STRICT, WITHOUT ROWID;
 
@@ -122,11 +192,19 @@ CREATE TABLE workers (
     fenced     INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1))
 ) STRICT;
 
+CREATE UNIQUE INDEX questions_once ON questions (run, dedupe) WHERE dedupe IS NOT NULL;
+
+CREATE INDEX questions_open ON questions (asked_at, run, key) WHERE answer IS NULL AND closed_at IS NULL;
+
 CREATE INDEX run_tags_by_value ON run_tags (name, value, run);
+
+CREATE INDEX runs_by_change ON runs (changed);
 
 CREATE INDEX runs_by_state ON runs (state, workflow);
 
 CREATE INDEX runs_by_workflow ON runs (workflow);
+
+CREATE INDEX runs_children ON runs (parent) WHERE parent IS NOT NULL;
 
 CREATE INDEX runs_due ON runs (workflow, due_at) WHERE state = 'suspended' AND due_at IS NOT NULL;
 
@@ -134,6 +212,18 @@ CREATE INDEX runs_letters ON runs (no) WHERE state IN ('failed', 'parked') AND d
 
 CREATE INDEX runs_owned ON runs (owner) WHERE owner IS NOT NULL;
 
+CREATE INDEX runs_paused_due ON runs (workflow, due_at) WHERE state = 'paused' AND due_at IS NOT NULL;
+
 CREATE INDEX runs_pending ON runs (workflow, updated_at) WHERE state = 'pending' AND deaths < 2;
 
 CREATE INDEX runs_suspect ON runs (workflow, updated_at) WHERE state = 'pending' AND deaths >= 2;
+
+CREATE UNIQUE INDEX signals_once ON signals (run, dedupe) WHERE dedupe IS NOT NULL;
+
+CREATE INDEX signals_waiting ON signals (run, name) WHERE taken_by IS NULL AND error IS NULL;
+
+CREATE INDEX waits_for_mail ON waits (run, kind, name) WHERE kind = 'signal' OR kind = 'question';
+
+CREATE INDEX waits_for_runs ON waits (target) WHERE target IS NOT NULL;
+
+CREATE INDEX waits_over ON waits (run) WHERE over = 1;

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import RunQuery, State
+from durable_sqlite._records import QuestionQuery, RunQuery, State
 from durable_sqlite._sqlite import SqliteJournal, connect, migrate, queries, statements
 from durable_sqlite._sqlite.rows import Tables
 from durable_sqlite.errors import JournalError
@@ -47,6 +47,9 @@ BASE = (
 )
 
 
+CANCELLED = {"cancel_at": "5", "cancel_reason": "''", "cancel_by": "''"}
+
+
 @pytest.mark.parametrize(
     ("state", "more"),
     [
@@ -66,6 +69,17 @@ BASE = (
         ("failed", {}),
         ("completed", {"ended_at": "5"}),
         ("pending", {"created_at": "'soon'"}),
+        ("paused", {}),
+        ("paused", {"pause_at": "5"}),
+        ("pending", {"pause_at": "5", "pause_reason": "''", "pause_by": "''"}),
+        ("paused", {"pause_at": "5", "pause_reason": "''", "pause_by": "''"} | CANCELLED),
+        ("pending", {"progress_done": "1"}),
+        ("pending", {"progress_total": "1"}),
+        ("pending", {"detached": "2"}),
+        ("pending", {"deadline_inherited": "2", "deadline_at": "5", "deadline_length": "5"}),
+        ("pending", {"deadline_inherited": "1"}),
+        ("pending", {"deadline_at": "5"}),
+        ("pending", {"parent": "7"}),
     ],
 )
 def test_an_illegal_run_cannot_be_written(connection: sqlite3.Connection, state: str, more: dict[str, str]) -> None:
@@ -86,8 +100,38 @@ def test_every_state_is_a_legal_word(connection: sqlite3.Connection, state: Stat
     connection.execute("INSERT INTO workers (name, pid, started_at) VALUES ('w', 1, 1)")
     more = {"ended_at": "9", "result": "x''"} if state.stopped else {}
     more |= {"owner": "1", "epoch": "1"} if state is State.RUNNING else {}
+    more |= {"pause_at": "5", "pause_reason": "''", "pause_by": "''"} if state is State.PAUSED else {}
     columns, values = "".join(f", {name}" for name in more), "".join(f", {value}" for value in more.values())
     connection.execute(BASE.format(state=state.value, columns=columns, values=values))
+
+
+@pytest.mark.parametrize(
+    "insert",
+    [
+        "signals (run, no, name, sent_at, payload) VALUES (1, 0, 's', 1, x'')",
+        "signals (run, no, name, sent_at, payload) VALUES (1, 1, '', 1, x'')",
+        "signals (run, no, name, sent_at, payload, taken_by, error) VALUES (1, 1, 's', 1, x'', 'k', x'')",
+        "signals (run, no, name, sent_at, payload) VALUES (9, 1, 's', 1, x'')",
+        "signals (run, no, name, sent_at, payload, dedupe) VALUES (1, 1, 's', 1, x'', 'd'), (1, 2, 't', 1, x'', 'd')",
+        "questions (run, key, name, asked_at, schema, payload) VALUES (1, '', 'q', 1, '', x'')",
+        "questions (run, key, name, asked_at, schema, payload) VALUES (1, 'k', 'q', 1, '', x''), (1, 'k', 'r', 1, '', x'')",
+        "questions (run, key, name, asked_at, schema, payload, answer) VALUES (1, 'k', 'q', 1, '', x'', x'')",
+        "questions (run, key, name, asked_at, schema, payload, answered_at) VALUES (1, 'k', 'q', 1, '', x'', 1)",
+        (
+            "questions (run, key, name, asked_at, schema, payload, answer, answered_at, answered_by, closed_at)"
+            " VALUES (1, 'k', 'q', 1, '', x'', x'', 1, '', 1)"
+        ),
+        "early (run, no, name, sent_at, sent_by, payload) VALUES (1, 0, 'q', 1, '', x'')",
+        "waits (run, key, kind, name, since_at, over) VALUES (1, 'k', 'child', 'c', 1, 1)",
+        "waits (run, key, kind, name, since_at, target, over) VALUES (1, 'k', 'child', 'c', 1, 'b', 2)",
+        "ticks (one, tick) VALUES (2, 0)",
+        "ticks (one, tick) VALUES (1, 0)",
+    ],
+)
+def test_an_illegal_message_question_or_wait_cannot_be_written(connection: sqlite3.Connection, insert: str) -> None:
+    connection.execute(BASE.format(state="pending", columns="", values=""))
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(f"INSERT INTO {insert}")
 
 
 def test_a_recorded_step_costs_one_row_of_less_than_200_bytes(tmp_path: Path) -> None:
@@ -119,24 +163,30 @@ SCANS_ON_PURPOSE = {
 }
 
 
+VERBS = {"SELECT", "INSERT", "UPDATE", "DELETE", "WITH"}
+UNFINISHED = {"run_select", "question_select", "last_tick"}
+
+
 def _plan(connection: sqlite3.Connection, sql: str) -> list[str]:
     names = set(re.findall(r":(\w+)", sql))
     values: dict[str, Any] = dict.fromkeys(names)
-    if "workflows" in names:
-        values["workflows"] = "[]"
+    values |= dict.fromkeys(names & {"workflows", "keys", "ids", "closed"}, "[]")
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 
 def _scans(plan: list[str]) -> list[str]:
     """The steps that read a whole table of ours; SQLite calls a walk along an index a SCAN too."""
-    return [step for step in plan if re.match(r"SCAN (?!w VIRTUAL TABLE|CONSTANT)", step) and " USING " not in step]
+    # `w` is a list that was given, `below` is what the statement itself has found so far.
+    return [
+        step for step in plan if re.match(r"SCAN (?!w VIRTUAL TABLE|below|CONSTANT)", step) and " USING " not in step
+    ]
 
 
 def _whole_statements() -> dict[str, str]:
     sql = statements.load()
-    fragments = {name for name in sql if name.startswith("where_")} | {"newest_first", "oldest_first"}
-    whole = {name: text for name, text in sql.items() if name not in fragments | {"run_select"}}
-    for name in ("where_no", "where_id", "newest_first", "oldest_first"):
+    # Those that begin no statement: they are held to it in those that are put together of them.
+    whole = {name: text for name, text in sql.items() if text.split()[0] in VERBS and name not in UNFINISHED}
+    for name in ("where_no", "where_id", "where_ended", "newest_first", "oldest_first"):
         whole[name] = f"{sql['run_select']}\n{sql[name]}"
     return whole
 
@@ -158,10 +208,37 @@ def test_no_statement_reads_a_whole_table(connection: sqlite3.Connection, name: 
         ("release", "runs_owned"),
         ("backlog", "runs_by_state"),
         ("record", "INTEGER PRIMARY KEY"),
+        ("claim_paused", "runs_paused_due"),
+        ("next_due", "runs_paused_due"),
+        ("below", "runs_children"),
+        ("fallen", "runs_children"),
+        ("wake_waiters", "INTEGER PRIMARY KEY"),
+        ("wake_waiters", "waits_for_runs"),
+        ("news_of_run", "(id=?)"),
+        ("open_wait", "(id=?)"),
+        ("where_ended", "(id=?)"),
+        ("answered_before", "questions_once"),
+        ("mark_over", "waits_for_runs"),
+        ("mark_under_way", "waits_for_runs"),
+        ("wake_taker", "waits_for_mail"),
+        ("message_of", "signals_once"),
+        ("in_time", "signals_waiting"),
+        ("news_of_signal", "signals_waiting"),
+        ("waiting_messages", "signals_waiting"),
+        ("news_of_waits", "signals_waiting"),
+        ("news_of_waits", "waits_for_mail"),
+        ("news_of_waits", "waits_over"),
+        ("news", "runs_owned"),
+        ("ready", "runs_by_state (state=? AND workflow=?)"),
+        ("ready", "runs_due"),
+        ("ready", "runs_paused_due"),
+        ("children", "runs_children"),
+        ("news", "signals_waiting"),
+        ("news", "waits_over"),
     ],
 )
 def test_each_index_serves_the_query_it_was_made_for(connection: sqlite3.Connection, name: str, index: str) -> None:
-    plan = _plan(connection, statements.load()[name])
+    plan = _plan(connection, _whole_statements()[name])
     assert any(index in step for step in plan), plan
 
 
@@ -182,6 +259,49 @@ def test_lists_use_an_index(connection: sqlite3.Connection, query: RunQuery, ind
         plan = _plan(connection, text)
         assert not _scans(plan), plan
         assert any(index in step for step in plan), plan
+
+
+@pytest.mark.parametrize(
+    "query", [RunQuery(), RunQuery(workflow="w", states=(State.FAILED,), tags=(("a", "b"),), limit=9)]
+)
+def test_changes_are_found_by_their_index_whatever_else_is_asked_for(
+    connection: sqlite3.Connection, query: RunQuery
+) -> None:
+    plans: list[list[str]] = []
+
+    class Spy:
+        def execute(self, text: str, values: dict[str, object]) -> sqlite3.Cursor:
+            plans.append([row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)])
+            return connection.execute(text, values)
+
+    spy: Any = Spy()
+    queries.changes(Tables(spy, statements.load()), query, 7)
+    assert plans
+    for plan in plans:
+        assert "USING INDEX runs_by_change (changed>?)" in plan[0], plan
+        assert not _scans(plan)
+        assert not [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step]
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (QuestionQuery(), "questions_open"),
+        (QuestionQuery(workflow="w", name="q", after=(1, "a", "k"), limit=9), "questions_open (asked_at>?)"),
+        (QuestionQuery(run_id="a"), "(run=?)"),
+    ],
+)
+def test_questions_are_found_by_an_index(connection: sqlite3.Connection, query: QuestionQuery, index: str) -> None:
+    text, values = queries.compose_questions(Tables(connection, statements.load()), query)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values)]
+    assert index in plan[0], plan
+    assert not _scans(plan), plan
+
+
+def test_every_write_to_a_run_says_when_it_changed() -> None:
+    writes = {name: text for name, text in statements.load().items() if re.match(r"(UPDATE|INSERT INTO) runs\b", text)}
+    assert len(writes) > 20
+    assert [name for name, text in writes.items() if ":tick" not in text] == []
 
 
 def test_statements_are_named_once() -> None:

@@ -29,10 +29,11 @@ async def die(engine: Engine) -> None:
     assert session is not None
     assert isinstance(session.journal, SqliteJournal)
     assert session._supervisor is not None
+    assert session._listener is not None
     cut(engine)
     engine._let_go()
     session._closed = True
-    left = [*session.worker.abandon(), session._supervisor]
+    left = [*session.worker.abandon(), session._supervisor, session._listener]
     for task in left:
         task.cancel()
     await asyncio.wait(left)

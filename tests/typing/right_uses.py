@@ -20,22 +20,30 @@ from durable_sqlite import (
     ErrorRecord,
     Failure,
     HistoryEntry,
+    MessageInfo,
     NotDone,
     Permanent,
+    Progress,
+    QuestionInfo,
     Reason,
     Retry,
     RetryAfter,
     Run,
     RunInfo,
+    Signal,
     State,
     Step,
     StepFailed,
+    Suspend,
     Unknown,
     Workflow,
     current_run,
     current_step,
+    each,
     now,
     random,
+    set_progress,
+    set_status,
     sleep,
     sleep_until,
     step,
@@ -47,6 +55,28 @@ from durable_sqlite import (
 class Order(BaseModel):
     id: str
     cents: int
+
+
+class Paid(Signal):
+    charge_id: str
+
+
+class Shipped(Signal, name="shipped"):
+    parcels: int
+
+
+class Decision(BaseModel):
+    granted: bool
+    by: str
+
+
+class Review(Suspend[Decision]):
+    order: Order
+    reason: str
+
+
+class HowMany(Suspend[int], name="how-many"):
+    """Any type may answer."""
 
 
 class CardDeclined(Exception):
@@ -174,6 +204,36 @@ async def nightly() -> None:
         assert_type(failed.reason, str)
 
 
+@workflow
+async def waiting(order: Order) -> int:
+    """What a body can wait for."""
+    set_status("waiting")
+    set_progress(1, 3)
+    assert_type(await Paid.wait(), Paid)
+    assert_type(await Paid.wait(key="first"), Paid)
+    assert_type(await Paid.wait(timeout=timedelta(days=3)), Paid | None)
+    assert_type(await Shipped.drain(), list[Shipped])
+    assert_type(await Review(order=order, reason="large"), Decision)
+    assert_type(await Review(order=order, reason="large").wait(status="in review"), Decision)
+    assert_type(await Review(order=order, reason="large").wait(timeout=3.5, key="again"), Decision | None)
+    assert_type(await HowMany(), int)
+    assert_type(await asyncio.gather(Paid.wait(), HowMany().wait(timeout=1)), tuple[Paid, int | None])
+    assert_type(await fulfil(order), int)
+    child = await fulfil.options(detached=True, deadline=60, key="child").start(order)
+    assert_type(child, Run[int])
+    assert_type(await child, int)
+    await child.signal(Paid(charge_id="c"), dedupe="m-1")
+    await child.answer(Review, Decision(granted=True, by="ada"), key="Review#1", by="ada", early=True)
+    await child.answer(HowMany, 7)
+    assert_type(await each(render, [order], concurrency=4), list[bytes])
+    assert_type(await each(fulfil, (order for _ in range(3))), list[int])
+    assert_type(await each(render, [order], on_error="collect"), list[bytes | Exception])
+    async with asyncio.TaskGroup() as group:
+        pages = group.create_task(each(render, [order]))
+    assert_type(pages, asyncio.Task[list[bytes]])
+    return 1
+
+
 async def definitions(order: Order) -> None:
     """What the decorators make."""
     takes: Step[[Order], bytes] = render
@@ -184,6 +244,26 @@ async def definitions(order: Order) -> None:
     assert_type(await asyncio.gather(fulfil.start(order), nightly.start()), tuple[Run[int], Run[None]])
     assert_type(codec.name, str)
     assert_type(len(calls) + len(runs), int)
+
+
+async def steering(engine: Engine, run: Run[int], order: Order) -> None:
+    """What people and other programs do to runs."""
+    await run.pause(reason="stock", by="ada")
+    await run.terminate(reason="stuck", by="ada")
+    await run.signal(Paid(charge_id="ch_1"), dedupe="msg-17")
+    await run.answer(Review, Decision(granted=True, by="ada"))
+    assert_type(await fulfil.options(id="x").signal_with_start(Paid(charge_id="c"), order, gift=True), Run[int])
+    assert_type(fulfil.run("order-A1"), Run[int])
+    assert_type(await run.messages(), Sequence[MessageInfo])
+    assert_type(await run.questions(), Sequence[QuestionInfo])
+    assert_type((await run.info()).progress, Progress | None)
+    async for info in run.watch():
+        assert_type(info, RunInfo)
+    async for info in engine.watch(workflow=fulfil, state="failed", tags={"team": "eu"}):
+        assert_type(info.status, str | None)
+    async for asked in engine.questions(workflow=fulfil, point=Review, limit=3):
+        assert_type(asked, QuestionInfo)
+    assert_type(await engine.resume("order-A1", retry=["charge#1"]), Sequence[str])
 
 
 async def application(order: Order) -> None:

@@ -2,7 +2,22 @@
 
 import asyncio
 
-from durable_sqlite import DeadLetter, Engine, Retry, Run, current_step, sleep, sleep_until, step, workflow
+from durable_sqlite import (
+    DeadLetter,
+    Engine,
+    Retry,
+    Run,
+    Signal,
+    Suspend,
+    current_step,
+    each,
+    set_progress,
+    set_status,
+    sleep,
+    sleep_until,
+    step,
+    workflow,
+)
 
 
 @step
@@ -19,6 +34,42 @@ class Shop:
     @step
     async def stock(self, name: str) -> int:
         return len(name)
+
+
+class Paid(Signal):
+    charge: str
+
+
+class Review(Suspend[int]):
+    reason: str
+
+
+@workflow
+async def waiting(order: str) -> int:
+    paid: Paid = await Paid.wait(timeout=3)  # E: with a timeout there may be nothing
+    await Paid.wait("a")  # E: options are keyword-only
+    await Paid.wait(timeout="3 s")  # E: a time limit is a number or a timedelta
+    answer: str = await Review(reason="a")  # E: an answer of the wrong type
+    sure: int = await Review(reason="a").wait(timeout=3)  # E: with a timeout there may be no answer
+    await Review(reason=1)  # E: a question of the wrong type
+    await Review(reason="a").wait(3)  # E: options are keyword-only
+    first: Paid = await Paid.drain()  # E: drain gives a list
+    sizes: list[int] = await each(render, ["a"])  # E: each keeps the type of results
+    await each(render, [1])  # E: an item of the wrong type
+    plain: list[bytes] = await each(render, ["a"], on_error="collect")  # E: errors stand among the results
+    await each(render, ["a"], 4)  # E: options are keyword-only
+    await each(render, ["a"], on_error="ignore")  # E: fail or collect
+    await each(len, ["a"])  # E: neither a step nor a workflow
+    set_status(1)  # E: a status is a text
+    set_progress("1", 2)  # E: progress is counted in whole numbers
+    child: Run[str] = await fulfil.start("a")  # E: a child run knows its result
+    await child.signal("paid")  # E: a message is a Signal
+    await child.answer(Review, "seven")  # E: the answer of the wrong type
+    await child.answer(Review(reason="a"), 7)  # E: the class is the address
+    await child.answer(Review, 7, "Review#1")  # E: the key is keyword-only
+    await fulfil.options(detached="yes").start("a")  # E: detached or not
+    print(paid, answer, sure, first, sizes, plain)
+    return 1
 
 
 @workflow
@@ -117,6 +168,15 @@ async def application() -> None:
         await run.resume(retry=3)  # E: keys of steps
         await run.resume(input="a")  # E: an input is given by parameter
         await run.settle("a#1", "value", "ada")  # E: the author is keyword-only
+        await run.pause("stock")  # E: the reason is keyword-only
+        await run.terminate("stuck")  # E: the reason is keyword-only
+        await fulfil.signal_with_start("a")  # E: the message comes first
+        await fulfil.signal_with_start(Paid(charge="c"), 1)  # E: a workflow's argument of the wrong type
+        named: Run[str] = fulfil.run("x")  # E: a handle knows the result
+        async for _ in engine.watch(state="asleep"):  # E: no such state to watch
+            print(named)
+        async for _ in engine.questions(point=3):  # E: a suspend point or its name
+            pass
         await fulfil.options(deadline="1 h").start("a")  # E: a deadline is a number or a timedelta
         letters: list[DeadLetter] = engine.dead_letters()  # E: letters come one by one
         async for _ in engine.dead_letters(state="failed"):  # E: letters are not chosen by state

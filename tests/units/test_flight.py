@@ -12,7 +12,8 @@ from durable_sqlite._attempt import Runner
 from durable_sqlite._call import Call
 from durable_sqlite._clock import SystemClock
 from durable_sqlite._codec import Vault
-from durable_sqlite._context import StepCall, StepInfo
+from durable_sqlite._context import StepInfo
+from durable_sqlite._specs import StepCall
 from durable_sqlite._flight import Flight
 from durable_sqlite._records import Kind
 from durable_sqlite._threads import StepThreads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,12 +12,14 @@ from unittest.mock import patch
 from durable_sqlite import _flight, _verdict
 from durable_sqlite._attempt import Doubt, Fault, Result, Runner
 from durable_sqlite._call import Call
-from durable_sqlite._context import StepCall, StepInfo
+from durable_sqlite._context import StepInfo
+from durable_sqlite._crew import Crew
 from durable_sqlite._desk import Desk
 from durable_sqlite._flight import Flight, _Attempt
-from durable_sqlite._records import FailedAttempt, Hold, Memory, RunRow
-from durable_sqlite._replay import Replay
+from durable_sqlite._ledger import Ledger
+from durable_sqlite._records import FailedAttempt, Memory, RunRow
 from durable_sqlite._run import Pass
+from durable_sqlite._specs import StepCall
 from durable_sqlite.retry import Retry, Verdict, decide
 
 __all__ = ["OF_ATTEMPTS"]
@@ -28,8 +29,8 @@ def attempts_are_counted_in_memory() -> AbstractContextManager[object]:
     """A new pass knows nothing of the attempts that earlier ones made in vain."""
     init = Desk.__init__
 
-    def mutant(self: Desk, row: RunRow, replay: Replay, memory: Memory, **others: Any) -> None:
-        init(self, row, replay, replace(memory, attempts=()), **others)
+    def mutant(self: Desk, row: RunRow, *, memory: Memory, **others: Any) -> None:
+        init(self, row, memory=replace(memory, attempts=()), **others)
 
     return patch.object(Desk, "__init__", mutant)
 
@@ -99,43 +100,29 @@ def patience_without_end() -> AbstractContextManager[object]:
 
 def failed_attempts_are_not_recorded() -> AbstractContextManager[object]:
     """The count of attempts and the time of the next are only in memory."""
-    judge = Pass._judge
 
-    def judge_mutant(self: Pass, call: Call, fault: Fault) -> Result | None:
-        with patch.object(type(self._around.journal), "fail", fail):
-            return judge(self, call, fault)
+    def mutant(_self: Ledger, _failed: FailedAttempt) -> None:
+        """Keep nothing."""
 
-    def fail(_journal: object, _hold: Hold, _failed: FailedAttempt) -> asyncio.Future[None]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
-
-    return patch.object(Pass, "_judge", judge_mutant)
+    return patch.object(Ledger, "fail", mutant)
 
 
 @contextmanager
 def failed_attempts_are_recorded_after_the_wait() -> Generator[None, None, None]:
     """A failed attempt is recorded when the next one is to begin, not before the wait."""
-    judge, start = Pass._judge, Pass._start
-    kept: dict[Call, tuple[Hold, FailedAttempt]] = {}
+    start, fail = Crew.start, Ledger.fail
+    kept: dict[tuple[Ledger, str], FailedAttempt] = {}
 
-    def judge_mutant(self: Pass, call: Call, fault: Fault) -> Result | None:
-        def fail(_journal: object, hold: Hold, failed: FailedAttempt) -> asyncio.Future[None]:
-            kept[call] = (hold, failed)
-            done: asyncio.Future[None] = self._around.loop.create_future()
-            done.set_result(None)
-            return done
+    def fail_mutant(self: Ledger, failed: FailedAttempt) -> None:
+        kept[self, failed.key] = failed
 
-        with patch.object(type(self._around.journal), "fail", fail):
-            return judge(self, call, fault)
+    def start_mutant(self: Crew, call: Call, step: StepCall) -> None:
+        failed = kept.pop((self._ledger, call.key), None)
+        if failed is not None:
+            fail(self._ledger, failed)
+        start(self, call, step)
 
-    def start_mutant(self: Pass, call: Call) -> None:
-        if call in kept:
-            _, failed = kept.pop(call)
-            self._write(self._around.journal.fail(self.hold, failed))
-        start(self, call)
-
-    with patch.object(Pass, "_judge", judge_mutant), patch.object(Pass, "_start", start_mutant):
+    with patch.object(Ledger, "fail", fail_mutant), patch.object(Crew, "start", start_mutant):
         yield
 
 
@@ -159,7 +146,7 @@ def only_a_death_is_told() -> AbstractContextManager[object]:
 
     def mutant(self: Pass, *args: Any, **others: Any) -> None:
         init(self, *args, **others)
-        self._recovered = self.row.deaths > 0
+        self._crew.recovered = self.row.deaths > 0
 
     return patch.object(Pass, "__init__", mutant)
 

@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
-from durable_sqlite import _run
+from durable_sqlite import _crew, _run
 from durable_sqlite._attempt import Fault, Result, Runner, read_outcome
 from durable_sqlite._body_loop import BodyLoop, BodyTask
 from durable_sqlite._call import Call
 from durable_sqlite._codec import Vault
-from durable_sqlite._context import StepSpec
+from durable_sqlite._crew import Crew
 from durable_sqlite._desk import Desk
 from durable_sqlite._flight import Flight, _Attempt
-from durable_sqlite._records import CANCEL_KEY, Entry, Outcome, Suspension
+from durable_sqlite._records import CANCEL_KEY, Entry, Outcome, Suspension, Wait
 from durable_sqlite._replay import Asked, Divergence, Replay
 from durable_sqlite._run import Pass
+from durable_sqlite._specs import StepCall, StepSpec
+from durable_sqlite._suspension import Suspender
 
 from .attempt_mutants import OF_ATTEMPTS
 
@@ -121,15 +123,15 @@ def unloading_by_cancel() -> Generator[None, None, None]:
 
 def unloading_before_the_commit() -> AbstractContextManager[object]:
     """A suspended run leaves memory before its suspension is committed."""
-    suspend = Pass._suspend
+    rest = Pass._rest
 
     def mutant(self: Pass) -> None:
-        suspend(self)
-        if not self.over:
+        rest(self)
+        if self._suspender.suspending and not self.over:
             self.unload()
             self._keeper.dropped(self)
 
-    return patch.object(Pass, "_suspend", mutant)
+    return patch.object(Pass, "_rest", mutant)
 
 
 def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
@@ -139,7 +141,7 @@ def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
     def mutant(self: Pass, *args: Any) -> None:
         end(self, *args)
         self.unload()
-        self._keeper.ended(self, args[0])
+        self._keeper.ended(self, args[0], 0)
 
     return patch.object(Pass, "_end", mutant)
 
@@ -147,10 +149,10 @@ def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
 def steps_do_not_wait_for_commits() -> AbstractContextManager[object]:
     """A step begins before what it may depend on is committed."""
 
-    async def mutant(self: Pass) -> bool:
-        return not self.over
+    async def mutant(self: Crew) -> bool:
+        return not self._is_over()
 
-    return patch.object(Pass, "_may_act", mutant)
+    return patch.object(Crew, "_may_act", mutant)
 
 
 def steps_beside_a_leaving_one() -> AbstractContextManager[object]:
@@ -240,37 +242,37 @@ def a_cut_pump_counts_as_rest() -> Generator[None, None, None]:
 
 def a_refused_suspension_is_taken_for_done() -> AbstractContextManager[object]:
     """A run rests although its suspension was refused because news had come."""
-    suspended = Pass._suspended
+    suspended = Suspender._suspended
 
-    def mutant(self: Pass, future: asyncio.Future[Suspension]) -> None:
-        done: asyncio.Future[Suspension] = self._around.loop.create_future()
+    def mutant(self: Suspender, waits: Mapping[str, Wait], paused: bool, _write: object) -> None:
+        done: asyncio.Future[Suspension] = asyncio.get_running_loop().create_future()
         done.set_result(Suspension(suspended=True))
-        suspended(self, done)
+        suspended(self, waits, paused, done)
 
-    return patch.object(Pass, "_suspended", mutant)
+    return patch.object(Suspender, "_suspended", mutant)
 
 
 def a_returning_pass_does_not_wait() -> AbstractContextManager[object]:
     """A body in memory goes on before it is known that its run is still its own."""
-    returns = Pass._return
+    goes_on = Suspender.go_on
 
-    def mutant(self: Pass) -> None:
-        returns(self)
-        self._returning = False
-        self.drive()
+    def mutant(self: Suspender) -> None:
+        goes_on(self)
+        self.returning = False
+        self._rester.went_on()
 
-    return patch.object(Pass, "_return", mutant)
+    return patch.object(Suspender, "go_on", mutant)
 
 
 def recovery_is_not_told() -> AbstractContextManager[object]:
     """A step that a kill interrupted is not told so."""
-    start = Pass._start
+    start = Crew.start
 
-    def mutant(self: Pass, call: Call) -> None:
-        self._recovered = False
-        start(self, call)
+    def mutant(self: Crew, call: Call, step: StepCall) -> None:
+        self.recovered = False
+        start(self, call, step)
 
-    return patch.object(Pass, "_start", mutant)
+    return patch.object(Crew, "start", mutant)
 
 
 def generators_are_let_go() -> AbstractContextManager[object]:
@@ -298,7 +300,7 @@ def idempotency_keys_by_attempt() -> AbstractContextManager[object]:
     def mutant(*parts: str) -> str:
         return "-".join((*parts, str(next(numbers))))
 
-    return patch.object(_run, "derived", mutant)
+    return patch.object(_crew, "derived", mutant)
 
 
 MUTANTS: dict[str, Mutant] = {

@@ -9,9 +9,11 @@ from typing import Any, cast
 from durable_sqlite import State
 from durable_sqlite._attempt import Result, Runner
 from durable_sqlite._codec import Vault, load_error
-from durable_sqlite._context import StepCall, StepInfo, WorkflowSpec
-from durable_sqlite._records import CANCEL_KEY, Claimed, End, Hold, Memory, RunRow
-from durable_sqlite._run import Pass, Surroundings
+from durable_sqlite._context import Host, StepInfo
+from durable_sqlite._records import CANCEL_KEY, Claimed, End, Hold, Memory, RunRow, Started
+from durable_sqlite._run import Pass
+from durable_sqlite._specs import StepCall, WorkflowSpec
+from durable_sqlite._surroundings import Surroundings
 from durable_sqlite._threads import StepThreads
 from durable_sqlite.journal import Journal
 from durable_sqlite.retry import Retry
@@ -65,7 +67,16 @@ class _Nobody:
     def progressed(self, run: Pass) -> None: ...
     def rested(self, run: Pass, due: int | None) -> None: ...
     def woke(self, run: Pass) -> None: ...
-    def ended(self, run: Pass, state: State) -> None: ...
+    def ended(self, run: Pass, state: State, woken: int) -> None: ...
+    def reported(self, run: Pass) -> None: ...
+    def awaits(self, run_id: str, waiter: Pass) -> None: ...
+    def has_room(self) -> bool:
+        return True
+
+    def know(self, workflow: WorkflowSpec) -> None: ...
+    def started(self, started: Started) -> None: ...
+    def mailed(self, row: RunRow) -> None: ...
+    def told(self, *rows: RunRow) -> None: ...
     def dropped(self, run: Pass) -> None: ...
 
 
@@ -79,6 +90,7 @@ def check_replay(row: RunRow, memory: Memory, workflow: WorkflowSpec, now: float
     runner = _IdleRunner(vault, StepThreads(1))
     runner.witness = witness
     around = Surroundings(
+        host=cast("Host", None),
         journal=cast("Journal", witness),
         loop=loop,
         clock=SimClock(loop),

@@ -12,11 +12,12 @@ from unittest.mock import patch
 
 from durable_sqlite import Engine, Retry, Run, UnknownRun, WrongState, _run
 from durable_sqlite._call import Call
-from durable_sqlite._context import Body, StepCall, StepInfo
+from durable_sqlite._context import Body, StepInfo
 from durable_sqlite._flight import Flight, _Attempt
 from durable_sqlite._ids import derived
 from durable_sqlite._records import Entry, Memory, State
 from durable_sqlite._run import Pass
+from durable_sqlite._specs import StepCall
 from durable_sqlite._worker import Worker
 from durable_sqlite.journal import Journal
 from tests.support.memory_journal import Disk, MemoryJournal
@@ -77,7 +78,7 @@ class _SimEngine(Engine):
             clock=clock,
         )
         self._sim_journal = journal
-        self._ids = lambda at: derived(str(case.seed), str(at))
+        self._front.ids = lambda at: derived(str(case.seed), str(at))
         self._chance = Random(f"{case.seed} jitter")
 
     def _make_journal(self) -> Journal:
@@ -367,9 +368,9 @@ class Theatre:
             if flight._in_flight.get(attempt.call) is not attempt:
                 self._here.left_behind(attempt.info)
 
-        def watched_ended(worker: Worker, run: Pass, state: State) -> None:
+        def watched_ended(worker: Worker, run: Pass, state: State, woken: int) -> None:
             self._here.ended(run)
-            ended(worker, run, state)
+            ended(worker, run, state, woken)
 
         self._open.enter_context(patch.object(Worker, "ended", watched_ended))
         self._open.enter_context(patch.object(Pass, "_give", watched_give))

@@ -1,0 +1,138 @@
+"""All that one pass writes about its run, in its order, under its hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from ._records import (
+    End,
+    Entry,
+    FailedAttempt,
+    Hold,
+    Intent,
+    NewQuestion,
+    Report,
+    Request,
+    Rest,
+    RunRow,
+    Suspension,
+)
+from ._replay import Changes
+from .journal import Journal
+
+__all__ = ["Ledger"]
+
+T = TypeVar("T")
+
+
+class Ledger:
+    """The writes of a pass: the order of the calls is their order in the journal, and none lands without the others before it.
+
+    Args:
+        journal: Where they are kept.
+        hold: The right to write.
+        refused: Is called with the reason where one is refused: then the journal takes nothing more of this pass.
+    """
+
+    def __init__(self, journal: Journal, hold: Hold, refused: Callable[[BaseException], None]) -> None:
+        self.hold = hold
+        self._journal = journal
+        self._refused = refused
+        self._last: asyncio.Future[Any] | None = None
+
+    async def committed(self) -> bool:
+        """Wait until all that was written so far is committed; False if the last of it was refused."""
+        while self._last is not None and not self._last.done():
+            committed = asyncio.get_running_loop().create_future()
+            self._last.add_done_callback(partial(_set, committed))
+            await committed
+        last = self._last
+        return last is None or (not last.cancelled() and last.exception() is None)
+
+    def record(self, entry: Entry, takes: Sequence[int] = ()) -> None:
+        """Append an outcome, and note that it took these messages."""
+        self._keep(self._journal.record(self.hold, entry, takes))
+
+    def expire(self, entry: Entry, deadline: int) -> asyncio.Future[bool]:
+        """Append that nothing came in time, unless something did."""
+        return self._keep(self._journal.expire(self.hold, entry, deadline))
+
+    def fail(self, attempt: FailedAttempt) -> None:
+        """Keep a failed attempt."""
+        self._keep(self._journal.fail(self.hold, attempt))
+
+    def intend(self, intent: Intent) -> None:
+        """Note that an at-most-once step is about to begin."""
+        self._keep(self._journal.intend(self.hold, intent))
+
+    def amend(self, changes: Changes) -> None:
+        """Rewrite entries as a person accepted it."""
+        if changes:
+            self._keep(self._journal.amend(self.hold, changes.changed, changes.removed))
+
+    def settle_changes(self) -> None:
+        """Note that the replay for which changes were accepted is over."""
+        self._keep(self._journal.settle_changes(self.hold))
+
+    def ask(self, question: NewQuestion) -> asyncio.Future[bool]:
+        """Store a question."""
+        return self._keep(self._journal.ask(self.hold, question))
+
+    def withdraw(self, keys: Sequence[str], at: int) -> None:
+        """Close questions that the body no longer waits for."""
+        self._keep(self._journal.withdraw(self.hold, keys, at))
+
+    def abandon(self, children: Sequence[str], request: Request) -> asyncio.Future[Sequence[RunRow]]:
+        """Ask child runs to end that the body no longer waits for."""
+        return self._keep(self._journal.abandon(self.hold, children, request))
+
+    def set_aside(self, message: int, error: bytes) -> None:
+        """Keep a message out of the way that does not fit its type."""
+        self._keep(self._journal.set_aside(self.hold, message, error))
+
+    def reopen(self, key: str, error: bytes) -> None:
+        """Take an answer away again that does not fit its type."""
+        self._keep(self._journal.reopen(self.hold, key, error))
+
+    def report(self, report: Report) -> asyncio.Future[None]:
+        """Keep what the body says of itself."""
+        return self._keep(self._journal.report(self.hold, report))
+
+    def suspend(self, rest: Rest) -> asyncio.Future[Suspension]:
+        """Give the run back until one of its waits is over."""
+        return self._keep(self._journal.suspend(self.hold, rest))
+
+    def reclaim(self, at: int) -> asyncio.Future[None]:
+        """Take the run again. A refusal says that somebody else has it by now, which is no fault."""
+        self._last = self._journal.reclaim(self.hold, at)
+        self.hold = Hold(self.hold.run, self.hold.epoch + 1)
+        return self._last
+
+    def end(self, end: End) -> asyncio.Future[int]:
+        """Stop the run."""
+        return self._keep(self._journal.end(self.hold, end))
+
+    def give_back(self, at: int) -> None:
+        """Make the run pending again; a refusal says that it is somebody else's by now."""
+        self._journal.give_back(self.hold, at).add_done_callback(_heard)
+
+    def _keep(self, write: asyncio.Future[T]) -> asyncio.Future[T]:
+        self._last = write
+        write.add_done_callback(self._kept)
+        return write
+
+    def _kept(self, write: asyncio.Future[Any]) -> None:
+        if not write.cancelled() and (error := write.exception()) is not None:
+            self._refused(error)
+
+
+def _heard(future: asyncio.Future[None]) -> None:
+    future.exception()
+
+
+def _set(future: asyncio.Future[None], _: object) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,49 @@
+"""Who waits for runs to change, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
+
+__all__ = ["Listeners"]
+
+
+class Listeners:
+    """Futures that are done once a run has changed; nobody is left behind who no longer listens."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str | None, list[asyncio.Future[None]]] = {}
+        """By the id of the run; under None, who listens for any."""
+
+    def __len__(self) -> int:
+        """How many listen."""
+        return sum(map(len, self._waiting.values()))
+
+    @contextmanager
+    def listening(self, run_id: str | None) -> Generator[asyncio.Future[None]]:
+        """A future that is done once this run has changed, or any where no id is given, from this moment on."""
+        news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        listeners = self._waiting.setdefault(run_id, [])
+        listeners.append(news)
+        try:
+            yield news
+        finally:
+            listeners.remove(news)
+            if not listeners and self._waiting.get(run_id) is listeners:
+                del self._waiting[run_id]
+
+    def tell(self, run_id: str | None) -> None:
+        """A run has changed; where no id is given, any may have."""
+        told = list(self._waiting.values()) if run_id is None else [self._waiting.get(run_id), self._waiting.get(None)]
+        for listeners in told:
+            for news in listeners or ():
+                if not news.done():
+                    news.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing will change any more that could be heard of."""
+        for listeners in self._waiting.values():
+            for news in listeners:
+                if not news.done():
+                    news.set_exception(error)

@@ -1,0 +1,143 @@
+"""Verbs of the worker about who drives a run, and about how that ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+
+from .._records import CANCEL_KEY, Claimed, End, Hold, Kind, Reason, Rest, RunRow, State, Suspension, Wait
+from ..errors import LeaseLost
+from .desk import Desk, Held
+
+__all__ = ["claim", "end", "give_back", "reclaim", "release", "suspend", "take_over"]
+
+
+def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool) -> list[Claimed]:
+    """Take runs that are ready, oldest due first."""
+    limit = min(limit, 1) if suspects else limit
+    asked = {"workflows": json.dumps(sorted(workflows)), "now": now, "limit": limit, "suspects": suspects}
+    ready = desk.all("claim_paused", asked)
+    if suspects:
+        ready += desk.all("claim_suspect", asked)
+    else:
+        ready += desk.all("claim_pending", asked) + desk.all("claim_due", asked)
+    return [_take(desk, no, now) for _due, no in sorted(ready)[:limit]]
+
+
+def _take(desk: Desk, no: int, now: int) -> Claimed:
+    desk.touch("take", {"run": no, "me": desk.me, "at": now})
+    row = desk.run(no)
+    return Claimed(row, Hold(no, row.epoch))
+
+
+def reclaim(desk: Desk, hold: Hold, at: int) -> LeaseLost | None:
+    """Take a run at rest again that nobody has driven since."""
+    return None if desk.touch("reclaim", desk.holding(hold, at=at)) else desk.lost(hold)
+
+
+# Coming to rest ------------------------------------------------------------------------------------------------------
+
+
+def suspend(desk: Desk, hold: Hold, rest: Rest) -> Suspension | LeaseLost:
+    """Give the run back until a wait is over, unless there is news that the body has not heard of."""
+    held = desk.held(hold)
+    if held is None:
+        return desk.lost(hold)
+    if _has_news(desk, hold.run, held, rest):
+        return Suspension(suspended=False, cancel=held.unheard, pause=held.pause)
+    for key in rest.closed:
+        desk.change("close_wait", {"run": hold.run, "key": key})
+    for wait in rest.opened:
+        desk.change(
+            "open_wait",
+            {
+                "run": hold.run,
+                "key": wait.key,
+                "kind": wait.kind,
+                "name": wait.name,
+                "since": wait.since,
+                "deadline": wait.deadline,
+                "target": wait.target,
+            },
+        )
+    times = [None if rest.paused else rest.due, None if held.told else held.deadline]
+    due = min((time for time in times if time is not None), default=None)
+    state = State.PAUSED if rest.paused else State.SUSPENDED
+    desk.touch("come_to_rest", {"run": hold.run, "state": state, "due": due, "at": rest.at})
+    return Suspension(suspended=True, pause=held.pause)
+
+
+def _has_news(desk: Desk, run: int, held: Held, rest: Rest) -> bool:
+    if held.unheard is not None or rest.paused != (held.pause is not None):
+        return True
+    if rest.paused:
+        return False
+    gone = [*rest.closed, *(wait.key for wait in rest.opened)]
+    ((old,),) = desk.all("news_of_waits", {"run": run, "closed": json.dumps(gone)})
+    return bool(old) or any(_is_over(desk, run, wait) for wait in rest.opened)
+
+
+def _is_over(desk: Desk, run: int, wait: Wait) -> bool:
+    """Whether what a wait waits for has come."""
+    match wait.kind:
+        case Kind.SIGNAL:
+            found = desk.all("news_of_signal", {"run": run, "name": wait.name})
+        case Kind.QUESTION:
+            found = desk.all("news_of_question", {"run": run, "key": wait.key})
+        case _:
+            found = desk.all("news_of_run", {"target": wait.target}) if wait.target is not None else []
+    return bool(found)
+
+
+def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost:
+    """Stop the run for good, or park it; a request to cancel that was committed first wins over an end of its own."""
+    held = desk.held(hold)
+    if held is None:
+        return desk.lost(hold)
+    if held.unheard is not None and how.state is not State.PARKED:
+        how = End(State.CANCELLED, held.unheard.reason, None, how.at)
+    values = desk.holding(
+        hold,
+        state=how.state,
+        reason=how.reason,
+        result=how.result,
+        at=how.at,
+        failed_keys=json.dumps(how.failed_keys),
+    )
+    desk.touch("end", values)
+    desk.stopped(hold.run, how.at)
+    return 0 if how.state is State.PARKED else desk.ended(held.id, how.at)
+
+
+# Letting go ----------------------------------------------------------------------------------------------------------
+
+
+def give_back(desk: Desk, hold: Hold, at: int) -> LeaseLost | None:
+    """Make a run pending again, or paused where that was asked."""
+    given = desk.touch("give_back", desk.holding(hold, at=at, cancel_key=CANCEL_KEY))
+    return None if given else desk.lost(hold)
+
+
+def take_over(desk: Desk, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int) -> list[RunRow]:
+    """Free or park the runs of dead workers, and strike those off."""
+    freed: list[RunRow] = []
+    for worker in dead:
+        for no, deaths, survived in desk.all("orphans", {"owner": worker}):
+            ((entries,),) = desk.all("count_entries", {"run": no})
+            # A new outcome is progress: the way to `crash_loop` begins anew, with this death.
+            in_a_row = 1 if entries > survived else deaths + 1
+            fate: dict[str, object] = {"run": no, "deaths": in_a_row, "survived": entries, "at": at}
+            if in_a_row >= max_recoveries:
+                desk.touch("park", fate | {"reason": Reason.CRASH_LOOP, "result": parked_result})
+                desk.stopped(no, at)
+            else:
+                desk.touch("free", fate | {"cancel_key": CANCEL_KEY})
+            freed.append(desk.run(no))
+        desk.change("strike", {"no": worker})
+    return freed
+
+
+def release(desk: Desk, at: int) -> None:
+    """Give back what this worker drives, and sign off."""
+    desk.touch("release", {"me": desk.me, "at": at, "cancel_key": CANCEL_KEY})
+    desk.change("strike", {"no": desk.me})

@@ -1,0 +1,21 @@
+"""All journals give the same answers: random programs of verbs, over the one in memory and the one in a file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.agreement import play
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_journals_agree_on_random_programs(seed: int, tmp_path: Path) -> None:
+    asyncio.run(play(seed, tmp_path / "journal.db", steps=80))
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(1_000, 2_000))
+def test_the_journals_agree_on_random_programs_by_the_thousand(seed: int, tmp_path: Path) -> None:
+    asyncio.run(play(seed, tmp_path / "journal.db", steps=200))

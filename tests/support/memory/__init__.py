@@ -1,0 +1,1 @@
+"""The parts of the journal in memory, by subject."""
