@@ -7,20 +7,31 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.scenarios import SCENARIOS
+from benchmarks.waits import FIGURES
 
-__all__ = ["once"]
+__all__ = ["figures", "once"]
+
+_SECONDS = "seconds"
 
 
-def _measure(name: str, side: str, answer: multiprocessing.SimpleQueue[float]) -> None:
-    scenario = SCENARIOS[name]
+def _measure(name: str, side: str, answer: multiprocessing.SimpleQueue[dict[str, float]]) -> None:
     with tempfile.TemporaryDirectory(prefix="durable_sqlite-bench-") as folder:
-        answer.put((scenario.ours if side == "ours" else scenario.limit)(Path(folder)))
+        if name in FIGURES:
+            answer.put(FIGURES[name](Path(folder)))
+        else:
+            scenario = SCENARIOS[name]
+            answer.put({_SECONDS: (scenario.ours if side == "ours" else scenario.limit)(Path(folder))})
 
 
 def once(name: str, side: str) -> float:
     """Seconds that one side of a scenario takes in a fresh process."""
+    return figures(name, side)[_SECONDS]
+
+
+def figures(name: str, side: str = "ours") -> dict[str, float]:
+    """What a scenario measures in a fresh process."""
     context = multiprocessing.get_context("spawn")
-    answer: multiprocessing.SimpleQueue[float] = context.SimpleQueue()
+    answer: multiprocessing.SimpleQueue[dict[str, float]] = context.SimpleQueue()
     process = context.Process(target=_measure, args=(name, side, answer))
     process.start()
     process.join()
