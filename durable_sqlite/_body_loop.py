@@ -336,7 +336,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def _unwind_task(self, task: BodyTask[Any]) -> None:
         coro: Any = task.get_coro()
-        if inspect.getcoroutinestate(coro) != inspect.CORO_SUSPENDED:
+        if not _waits(coro):
             coro.close()  # ended, or never begun: no frame can notice
             return
         for _ in range(_MOST_THROWS):
@@ -401,6 +401,13 @@ _KEPT: list[Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]] = []
 
 def _is_as_completed(function: str, variables: dict[str, Any]) -> bool:
     return function == "as_completed" or type(variables.get("self")).__name__ == "_AsCompletedIterator"
+
+
+def _waits(coro: Any) -> bool:
+    """Whether a task's frame has begun and not ended. Before Python 3.12 asyncio puts other awaitables into a generator."""
+    if inspect.isgenerator(coro):
+        return inspect.getgeneratorstate(coro) == inspect.GEN_SUSPENDED
+    return inspect.getcoroutinestate(coro) == inspect.CORO_SUSPENDED
 
 
 def _is_over(generator: Any) -> bool:

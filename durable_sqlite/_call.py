@@ -44,6 +44,8 @@ class Call:
     """The number of the attempt that is made, or will be."""
     began: int = 0
     """When the first attempt began; 0 before."""
+    given_up: bool = False
+    """The body no longer waits for it."""
 
     def compared(self) -> Asked:
         """As far as it is held against the journal."""

@@ -114,7 +114,7 @@ class Desk:
         Raises:
             PayloadTooLarge: What it sends is too large to be stored.
         """
-        return self._issue(self._call_of(wish, self._key(wish.name, wish.key)))
+        return self._issue(self._call_of(wish, self._key(wish.label or wish.name, wish.key)))
 
     def many(
         self, name: str, make: Callable[[int], StepCall | Wish], count: int, limit: int, *, collect: bool
@@ -163,6 +163,7 @@ class Desk:
         """Note that the body no longer waits for `call`."""
         if not self.unloading and self.waits_for(call):
             del self.waiting[call.key]
+            call.given_up = True
             self._mailbox.forget(call)
             self._given_up(call)
 

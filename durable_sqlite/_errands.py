@@ -186,10 +186,12 @@ class Errands:
 
     def _expect(self, call: Call, write: asyncio.Future[T], act: Callable[[Call, T], None]) -> None:
         def done(write: asyncio.Future[T]) -> None:
-            if write.cancelled() or (error := write.exception()) is None:
-                if not write.cancelled() and not self._over:
-                    act(call, write.result())
-                    self._landed()
+            if write.cancelled():
+                return
+            error = write.exception()
+            if error is None:
+                act(call, write.result())  # also where the pass is over: other runs are concerned
+                self._landed()
             elif not self._over:
                 self._failed(call, error)
 
@@ -218,7 +220,8 @@ class Errands:
 
     def _finish(self, call: Call, result: Result) -> None:
         self._under_way.discard(call)
-        self._results.append((call, result))
+        if not self._over:
+            self._results.append((call, result))
 
     def _value(self, call: Call, data: bytes) -> Result:
         return Result(Outcome.VALUE, self._vault.seal(data, f"run {self._row.id}, {call.key}"))
@@ -232,7 +235,9 @@ class Errands:
         if call.kind is Kind.CHILD:
             self._attend(call, started.row)
         else:
-            handle = {"id": started.row.id, "created": started.created}
+            # Asked again after a crash, the journal only finds what this very call has made.
+            made = started.created or started.row.uid == _uid_of_child(self._row, call)
+            handle = {"id": started.row.id, "created": made}
             self._finish(call, self._value(call, json.dumps(handle).encode()))
 
     def _found(self, call: Call, row: RunRow | None) -> None:
@@ -244,8 +249,10 @@ class Errands:
             self._attend(call, row)
 
     def _attend(self, call: Call, row: RunRow) -> None:
-        """From now on the call waits for the end of a run."""
+        """From now on the call waits for the end of a run, unless it was given up meanwhile."""
         self._under_way.discard(call)
+        if call.given_up or self._over:
+            return
         call.target = row.id
         self._mailbox.wait(call)
         if row.state.stopped and row.state is not State.PARKED:
@@ -262,16 +269,15 @@ class Errands:
         self._finish(call, self._value(call, _NULL))
 
     def _take_all(self, call: Call) -> None:
-        if not self._over:
-            self._finish(call, Result(Outcome.VALUE, b""))  # whoever records it puts in what is there then
-            self._landed()
+        self._finish(call, Result(Outcome.VALUE, b""))  # whoever records it puts in what is there then
+        self._landed()
 
     def _new_run(self, call: Call, errand: StartRun, hold: Hold) -> NewRun:
         workflow, options = errand.workflow, errand.options
         run_id = child_id(self._row, call)
         return NewRun(
             id=run_id,
-            uid=derived(self._row.uid, call.key, "uid"),
+            uid=_uid_of_child(self._row, call),
             workflow=workflow.name,
             origin=workflow.origin,
             version=workflow.version,
@@ -291,6 +297,10 @@ def child_id(row: RunRow, call: Call) -> str:
     assert call.wish is not None
     errand = cast("StartRun", call.wish.errand)
     return errand.options.id or derived(row.uid, call.key)
+
+
+def _uid_of_child(row: RunRow, call: Call) -> str:
+    return derived(row.uid, call.key, "uid")
 
 
 def end_of(row: RunRow, vault: Vault) -> Result:

@@ -61,7 +61,7 @@ class Run(Generic[R_co]):
         if timeout is not None:
             raise UsageError(f"run {here.run_id}: in a body, limit the wait with `async with asyncio.timeout(...)`")
         errand = AwaitRun(self.id)
-        return here.wish(Wish(Kind.RUN, "result", digest_of(self.id), self._decode, errand))
+        return here.wish(Wish(Kind.RUN, self.id, b"", self._decode, errand, label="result"))
 
     async def _result(self, timeout: float | timedelta | None) -> R_co:
         outside_runs("waiting for a run")

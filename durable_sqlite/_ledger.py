@@ -111,7 +111,7 @@ class Ledger:
         self.hold = Hold(self.hold.run, self.hold.epoch + 1)
         return self._last
 
-    def end(self, end: End) -> asyncio.Future[int]:
+    def end(self, end: End) -> asyncio.Future[int | None]:
         """Stop the run."""
         return self._keep(self._journal.end(self.hold, end))
 

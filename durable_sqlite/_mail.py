@@ -35,6 +35,8 @@ class Mailbox:
         self._messages: dict[str, deque[Message]] = {}
         self._answers: dict[str, Question] = {}
         self._ended: dict[str, RunRow] = {}
+        self.latest = 0
+        """The number of the last message that has come, as far as is known."""
         self._gone: set[int] = set()
         """Messages that were taken or set aside here: a look that began earlier may still bring them."""
         self._takers: dict[str, dict[str, Call]] = {}
@@ -48,6 +50,7 @@ class Mailbox:
         """Put in what a look at the journal has found."""
         self._messages.clear()
         for message in mail.messages:
+            self.latest = max(self.latest, message.no)
             if message.no not in self._gone:
                 self._messages.setdefault(message.name, deque()).append(message)
         self._answers = {question.key: question for question in mail.questions}

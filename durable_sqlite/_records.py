@@ -15,6 +15,7 @@ __all__ = [
     "DEADLINE",
     "Answered",
     "Claimed",
+    "Drained",
     "End",
     "Entry",
     "FailedAttempt",
@@ -537,6 +538,19 @@ class End:
     """The encoded result where it completed, the encoded error where it failed or is parked."""
     at: int
     failed_keys: tuple[str, ...] = ()
+    drained: Drained | None = None
+    """Set where the last thing that the body was given is all messages of a name that were there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """All messages of a name that were there, as the body was given them."""
+
+    key: str
+    """Of the entry."""
+    name: str
+    heard: int
+    """The number of the last message to the run that its driver has heard of."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ from ._records import (
     CANCEL_KEY,
     DEADLINE,
     Claimed,
+    Drained,
     End,
     Entry,
     Hold,
@@ -87,6 +89,9 @@ class Keeper(PostOffice, Protocol):
 
         `woken` suspended runs had waited for it.
         """
+
+    def goes_on(self, run: Pass) -> None:
+        """The run has not ended after all: more has come for it. It is pending, and the pass is over."""
 
     def dropped(self, run: Pass) -> None:
         """The pass was given up without an outcome."""
@@ -181,6 +186,8 @@ class Pass:
         self._nudged = False
         self._expiring = False
         self._ending = False
+        self._drained: Drained | None = None
+        """Set while the last thing that the body was given is all messages of a name."""
         self._closer: BodyTask[None] | None = None
         self._main = self._begin()
 
@@ -415,6 +422,8 @@ class Pass:
         self._desk.replaying = False
         self._keeper.progressed(self)
         self._give(entry)
+        if self._drained is not None:
+            self._drained = replace(self._drained, heard=self._mailbox.latest)
 
     def _entry(self, call: Call, result: Result) -> Entry:
         return Entry(
@@ -441,9 +450,11 @@ class Pass:
 
     def _give(self, entry: Entry) -> None:
         if entry.key == CANCEL_KEY:
+            self._drained = None
             self._deliver_cancel(entry)
             return
         call = self._desk.close(entry.key, entry.at)
+        self._drained = Drained(entry.key, entry.name, 0) if entry.kind is Kind.DRAIN else None
         if call.timer is not None:
             self._desk.loop.fire(call.timer)
             return
@@ -633,13 +644,20 @@ class Pass:
         self._errands.stop()
         self._tidy_up()
         keys = tuple(key for key in ending.keys if key in self._replay)
-        end = End(ending.state, ending.reason, ending.result, self._around.clock.now(), keys)
+        now = self._around.clock.now()
+        end = End(ending.state, ending.reason, ending.result, now, keys, self._drained)
         self._ledger.end(end).add_done_callback(partial(self._ended, ending.state))
 
-    def _ended(self, state: State, write: asyncio.Future[int]) -> None:
-        if not self.over and not write.cancelled() and write.exception() is None:
+    def _ended(self, state: State, write: asyncio.Future[int | None]) -> None:
+        if self.over or write.cancelled() or write.exception() is not None:
+            return
+        woken = write.result()
+        if woken is None:
             self.unload()
-            self._keeper.ended(self, state, write.result())
+            self._keeper.goes_on(self)
+        else:
+            self.unload()
+            self._keeper.ended(self, state, woken)
 
     # Leaving memory --------------------------------------------------------------------------------------------------
 

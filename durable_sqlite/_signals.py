@@ -41,7 +41,9 @@ class Signal(BaseModel):
     def __pydantic_init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         """Give the subclass its name."""
         super().__pydantic_init_subclass__(**kwargs)
-        if cls.__pydantic_generic_metadata__["origin"] is None:
+        cls.__durable__ = None
+        generic = cls.__pydantic_generic_metadata__
+        if generic["origin"] is None and not generic["parameters"]:
             stored = _name(cls, name)
             many: Any = list[cls]  # type: ignore[valid-type]
             cls.__durable__ = SignalSpec(stored, Shape(cls), Shape(many))
@@ -175,7 +177,7 @@ _KNOWN: WeakValueDictionary[tuple[str, str], type[Any]] = WeakValueDictionary()
 def _name(cls: type[BaseModel], name: str | None) -> str:
     """The stored name of a signal or a suspend point, which no other class of its kind has."""
     kind = "signal" if issubclass(cls, Signal) else "suspend point"
-    stored = check_name(f"the name of a {kind}", name or cls.__name__)
+    stored = check_name(f"the name of a {kind}", cls.__name__ if name is None else name)
     if "<locals>" in cls.__qualname__:
         return stored  # it is made anew at each call of the function around it
     other = _KNOWN.get((kind, stored))

@@ -204,6 +204,7 @@ class Wish:
 
     kind: Kind
     name: str
+    """What is called or waited for: of a workflow, a signal, a suspend point, an act; or the id of a run."""
     digest: bytes
     """Of what is asked for; empty where there is nothing to compare."""
     read: Callable[[bytes, str], Any]
@@ -213,3 +214,5 @@ class Wish:
     """The explicit key, where the caller chose one."""
     until: Until | None = None
     """When it is over by itself."""
+    label: str | None = None
+    """What stands in its key, where that is not the name."""

@@ -238,7 +238,7 @@ class Worker:
         self._forget(run)
         if state in (State.FAILED, State.PARKED):
             self._new_letter(run.row.id)
-        if woken > self._tell_of_end(run.row.id):
+        if state is not State.PARKED and woken > self._tell_of_end(run.row.id):
             self.look()  # some of them are not in memory here
 
     def reported(self, run: Pass) -> None:
@@ -248,6 +248,11 @@ class Worker:
     def dropped(self, run: Pass) -> None:
         """Forget the body."""
         self._forget(run)
+
+    def goes_on(self, run: Pass) -> None:
+        """Forget the body, and take the run again."""
+        self._forget(run)
+        self.look()
 
     # Closing ---------------------------------------------------------------------------------------------------------
 

@@ -120,15 +120,17 @@ class Journal(Protocol):
             UnknownRun: No run has this id.
             SignalRejected: The run has ended, the question was not asked yet and `early` is not said, or no key is named
                 and the suspend point has asked several; the message lists their keys.
-            SignalSuperseded: The question was answered before, or is closed, or its deadline was before `answer.at`.
+            SignalSuperseded: The question was answered before, or is closed, or its deadline was before `answer.at`; also
+                where the run has ended since.
         """
         ...
 
     def cancel(self, run_id: str, request: Request, *, caller: Hold | None = None) -> asyncio.Future[Sequence[RunRow]]:
         """Ask a run and its descendants to end; the run afterwards, then those of the others that were told now.
 
-        A second request changes nothing. A run that never began ends here. A paused run goes on, to its end. Descendants
-        are the runs that its body started and theirs, but for detached ones and what those started.
+        A second request changes nothing. A run that never began ends here: one that has neither entries nor waits. A paused
+        run goes on, to its end, and a request to pause is gone. Descendants are the runs that its body started and theirs,
+        but for detached ones and what those started.
 
         Raises:
             UnknownRun: No run has this id.
@@ -164,13 +166,14 @@ class Journal(Protocol):
 
         Where the run failed or was parked, its count of deaths is fresh; the failures that are found in its error are
         forgotten, with their attempts, and so is what was asked for after the body saw them: messages that it took then
-        may be taken again, questions are asked again. A child run whose failure is forgotten and that has failed or is
-        parked is resumed in the same way, first. Of two at once one wins.
+        may be taken again, questions are asked again. A child run whose failure is forgotten, or that the body waited for by
+        its handle, and that has failed or is parked, is resumed in the same way, first; so is one that failed at a deadline
+        which it had from this run. Of two at once one wins.
 
         Raises:
             UnknownRun: No run has this id.
             WrongState: The run is neither failed nor parked nor paused, nor asked to pause; or `retry` names what is not
-                recorded; or there is an input to be corrected, and something is recorded already.
+                recorded; or there is an input to be corrected, and something is recorded already, or the run is paused.
         """
         ...
 
@@ -208,7 +211,9 @@ class Journal(Protocol):
         ...
 
     def reclaim(self, hold: Hold, at: int) -> asyncio.Future[None]:
-        """Take a suspended run again whose body this worker still has; the new hold is the old one with the next epoch.
+        """Take a run at rest again whose body this worker still has; the new hold is the old one with the next epoch.
+
+        A pause stays in force unless the run's deadline has come.
 
         Raises:
             LeaseLost: Somebody else has driven it since.
@@ -223,7 +228,8 @@ class Journal(Protocol):
         """Append the outcome of a wait whose deadline has passed, unless what it waited for was stored in time.
 
         Then nothing changes, and the answer is False. For a wait for a message: one of the entry's name that was sent at the
-        deadline or before, and was neither taken nor set aside. For a question: its answer. A question is closed by this.
+        deadline or before, and was neither taken nor set aside. For a question: its answer. A question is closed by this, as
+        of its deadline.
         """
         ...
 
@@ -293,8 +299,12 @@ class Journal(Protocol):
         """
         ...
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[int]:
+    def end(self, hold: Hold, end: End) -> asyncio.Future[int | None]:
         """Stop the run for good, or park it; how many suspended runs that waited for this are pending now.
+
+        None where the run goes on: it was to be completed with `drained` as the last thing that its body knew, and more
+        messages of that name have come since, neither taken nor set aside. Then that entry is forgotten, as if the body had
+        not asked yet, what it took may be taken again, and the run is pending.
 
         With a failed or parked run this is its dead letter; one that failed at an inherited deadline leaves none: it is
         marked as seen to. A parked run has not ended: whoever waits for it goes on waiting. Questions that are open are
@@ -356,13 +366,17 @@ class Journal(Protocol):
         ...
 
     async def news(self) -> list[News]:
-        """The runs that this worker drives for which there is mail, or which were asked to end or to pause."""
+        """The runs that this worker drives for which there is mail, or which were asked to end or to pause.
+
+        Mail is also the end of a run that a wait is for, as far as waits were written.
+        """
         ...
 
     async def changes(self, query: RunQuery, since: int) -> list[RunRow]:
         """The runs that a query asks for and that changed after `since`, in the order of their changes.
 
-        The query's own order and `after` are ignored.
+        The query's own order and `after` are ignored. There may be more than its limit: what one commit changed stays
+        together.
         """
         ...
 

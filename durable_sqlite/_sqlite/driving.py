@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from .._records import CANCEL_KEY, Claimed, End, Hold, Kind, Reason, Rest, RunRow, State, Suspension, Wait
+from .._records import CANCEL_KEY, Claimed, Drained, End, Hold, Kind, Reason, Rest, RunRow, State, Suspension, Wait
 from ..errors import LeaseLost
 from .desk import Desk, Held
 
@@ -89,13 +89,16 @@ def _is_over(desk: Desk, run: int, wait: Wait) -> bool:
     return bool(found)
 
 
-def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost:
+def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost | None:
     """Stop the run for good, or park it; a request to cancel that was committed first wins over an end of its own."""
     held = desk.held(hold)
     if held is None:
         return desk.lost(hold)
     if held.unheard is not None and how.state is not State.PARKED:
         how = End(State.CANCELLED, held.unheard.reason, None, how.at)
+    if how.state is State.COMPLETED and how.drained is not None and _more_has_come(desk, hold, how.drained):
+        desk.touch("give_back", desk.holding(hold, at=how.at, cancel_key=CANCEL_KEY))
+        return None
     values = desk.holding(
         hold,
         state=how.state,
@@ -107,6 +110,15 @@ def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost:
     desk.touch("end", values)
     desk.stopped(hold.run, how.at)
     return 0 if how.state is State.PARKED else desk.ended(held.id, how.at)
+
+
+def _more_has_come(desk: Desk, hold: Hold, drained: Drained) -> bool:
+    """Whether more messages have come since all that were there were taken; then it is as if that had not been asked yet."""
+    if not desk.all("more_signals", {"run": hold.run, "name": drained.name, "heard": drained.heard}):
+        return False
+    desk.change("forget_entry", {"run": hold.run, "key": drained.key})
+    desk.change("give_back_messages", {"run": hold.run, "keys": json.dumps([drained.key])})
+    return True
 
 
 # Letting go ----------------------------------------------------------------------------------------------------------

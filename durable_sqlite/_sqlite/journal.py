@@ -165,7 +165,7 @@ class SqliteJournal(Door):
         """Give the run back until one of its waits is over, unless news has come for it."""
         return self._submit(lambda desk: driving.suspend(desk, hold, rest))
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[int]:
+    def end(self, hold: Hold, end: End) -> asyncio.Future[int | None]:
         """Stop the run for good, or park it; how many runs that waited for it are pending now."""
         return self._submit(lambda desk: driving.end(desk, hold, end))
 

@@ -455,6 +455,10 @@ SELECT EXISTS (
 SELECT 1 FROM signals INDEXED BY signals_waiting
 WHERE run = :run AND name = :name AND taken_by IS NULL AND error IS NULL LIMIT 1;
 
+-- name: more_signals
+SELECT 1 FROM signals INDEXED BY signals_waiting
+WHERE run = :run AND name = :name AND no > :heard AND taken_by IS NULL AND error IS NULL LIMIT 1;
+
 -- name: news_of_question
 SELECT 1 FROM questions WHERE run = :run AND key = :key AND answer IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM entries WHERE entries.run = questions.run AND entries.key = questions.key);

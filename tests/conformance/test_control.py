@@ -90,6 +90,19 @@ def test_cancel_beats_pause(lab: Over) -> None:
     lab(program)
 
 
+def test_a_request_that_the_body_was_given_is_not_named_again(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        await journal.cancel("a", asked())
+        await journal.record(hold, _told_to_end())
+        await journal.signal("a", new_message())
+        refused = await journal.suspend(hold, rest(awaits_message()))
+        assert (refused.suspended, refused.cancel) == (False, None)
+
+    lab(program)
+
+
 def test_a_paused_run_that_is_cancelled_goes_on_to_its_end(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()

@@ -182,6 +182,26 @@ def test_a_message_to_a_paused_run_waits_until_it_goes_on(lab: Over) -> None:
     lab(program)
 
 
+@pytest.mark.parametrize("written_before", [True, False])
+@pytest.mark.parametrize(
+    "other", [awaits_message("refunded"), awaits_answer("paid"), Wait("paid", Kind.SLEEP, "paid", 1)]
+)
+def test_a_message_of_a_name_that_no_wait_is_for_does_not_forbid_to_rest(
+    lab: Over, other: Wait, written_before: bool
+) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        if written_before:
+            await journal.suspend(hold, rest(other))
+            await journal.reclaim(hold, 45)
+            hold = Hold(hold.run, hold.epoch + 1)
+        await journal.signal("a", new_message())
+        assert (await journal.suspend(hold, rest(*[] if written_before else [other], at=60))).suspended
+
+    lab(program)
+
+
 @pytest.mark.parametrize("signal_first", [True, False])
 def test_no_wake_up_is_lost_between_a_signal_and_a_run_that_comes_to_rest(lab: Over, signal_first: bool) -> None:
     async def program(lab: Lab) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["exit_code"]
+__all__ = ["exit_code", "killed_at_word"]
 
+_PATIENCE = 60.0  # seconds after which a child hangs
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.kill.scenario"])
 
@@ -16,6 +18,28 @@ def exit_code(function: Callable[..., Any], *args: Any) -> int:
     """Run a function of a module in a child; how the child ended, -9 if it was killed."""
     child = _CONTEXT.Process(target=function, args=args)
     child.start()
-    child.join(60)
-    assert child.exitcode is not None, "the child hangs"
-    return child.exitcode
+    child.join(_PATIENCE)
+    code = child.exitcode
+    child.kill()  # else a child that hangs would hold up the end of the tests as well
+    assert code is not None, "the child hangs"
+    return code
+
+
+def killed_at_word(function: Callable[..., Any], *args: Any) -> str:
+    """Run a function of a module in a child, and kill it with SIGKILL as soon as it says something; what it said.
+
+    The function is given, last of all, what it is to call with its word.
+    """
+    here, there = _CONTEXT.Pipe(duplex=False)
+    child = _CONTEXT.Process(target=function, args=(*args, there.send))
+    child.start()
+    there.close()
+    try:
+        with here:
+            assert here.poll(_PATIENCE), "the child says nothing"
+            word: str = here.recv()
+    finally:
+        child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL, child.exitcode
+    return word

@@ -5,12 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from durable_sqlite import Engine, current_step, step, workflow
+from durable_sqlite import Engine, Retry, current_step, step, workflow
 
-__all__ = ["EXPECTED", "RUN_ID", "journey", "live", "long_march", "poisonous", "settled"]
+__all__ = [
+    "EXPECTED",
+    "RUN_ID",
+    "back_off",
+    "journey",
+    "live",
+    "long_march",
+    "poisonous",
+    "settled",
+    "stubborn",
+    "stumbles_on",
+]
 
 RUN_ID = "journey"
 LOG = "DURABLE_TEST_LOG"
@@ -104,6 +118,18 @@ async def poisonous(sips: int) -> int:
     return sips
 
 
+@step(retry=Retry(max_attempts=3, initial_delay=0.6, factor=1, jitter=0))
+async def stumbles_on() -> None:
+    trace(str(current_step().attempt))
+    raise ValueError("once more")
+
+
+@workflow
+async def stubborn() -> None:
+    """One step that fails at every attempt."""
+    await stumbles_on()
+
+
 def kill_at(number: int, only: str) -> Callable[[str], None]:
     """Failpoints, of which the n-th that is passed kills this process; 0 never does, and counts.
 
@@ -148,11 +174,41 @@ def live(journal: str, log: str, number: int, program: str = "journey", only: st
                     await journey.options(id=RUN_ID).start("ada")
                 case "march":
                     await long_march.options(id=RUN_ID).start(250)
+                case "stubborn":
+                    await stubborn.options(id=RUN_ID).start()
                 case _:
                     await long_march.options(id="neighbour").start(30)
                     await poisonous.options(id=RUN_ID).start(2)
             while await engine.count(state=["pending", "running", "suspended"]):
                 await engine.join()
                 await asyncio.sleep(0.001)  # a run that waits is driven again when its time has come
+
+    asyncio.run(main())
+
+
+def _failed_attempts(journal: str) -> int:
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM attempts")
+    return int(count)
+
+
+def back_off(journal: str, log: str, say: Callable[[str], None]) -> None:
+    """A life that says so when the first failed attempt of `stubborn` is committed, and goes no further.
+
+    The commit is done and nobody in the process knows it yet: its writer waits here to be killed.
+    """
+    os.environ[LOG] = log
+
+    def failpoint(name: str) -> None:
+        if name == "commit.after" and Path(log).exists() and _failed_attempts(journal):
+            say("backing off")
+            threading.Event().wait()
+
+    async def main() -> None:
+        engine = Engine(journal)
+        engine._failpoint = failpoint
+        async with engine:
+            await stubborn.options(id=RUN_ID).start()
+            await asyncio.Event().wait()
 
     asyncio.run(main())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from durable_sqlite import Engine, RunParked
-from tests.kill.processes import exit_code
-from tests.kill.scenario import EXPECTED, RUN_ID, live, settled
+from durable_sqlite import Engine, RunFailed, RunParked
+from tests.kill.processes import exit_code, killed_at_word
+from tests.kill.scenario import EXPECTED, RUN_ID, back_off, live, settled
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
@@ -95,3 +95,43 @@ def test_a_run_that_kills_its_process_is_parked_and_its_neighbour_ends(tmp_path:
     assert parked.value.reason == "crash_loop"
     assert begun(log)[f"{RUN_ID} swallow_poison#1"] == 5
     assert begun(log)[f"{RUN_ID} walk#1"] == 1
+
+
+def attempts(journal: Path) -> list[tuple[int, int | None]]:
+    """When each failed attempt of a run of one step began, and when the next was to begin, as the journal holds it."""
+
+    async def read() -> list[tuple[int, int | None]]:
+        async with Engine(journal, drive=False) as engine:
+            assert engine._session is not None
+            row = await engine._session.journal.run(RUN_ID)
+            assert row is not None
+            memory = await engine._session.journal.memory(row.no)
+            failed = [(attempt.started_at, attempt.next_at) for attempt in memory.attempts]
+            return failed + [(entry.started_at, None) for entry in memory.entries]
+
+    return asyncio.run(read())
+
+
+def test_killed_in_the_back_off_the_attempts_of_both_processes_are_as_many_as_allowed_and_none_is_early(
+    tmp_path: Path,
+) -> None:
+    journal, log = tmp_path / "retry.db", tmp_path / "retry.log"
+    assert killed_at_word(back_off, str(journal), str(log)) == "backing off"
+    ((first, promised),) = attempts(journal)
+    assert exit_code(live, str(journal), str(log), 0, "stubborn") == 0
+    with pytest.raises(RunFailed) as failed:
+        result(journal)
+    assert failed.value.reason == "retries_exhausted"
+
+    made = [line.split() for line in log.read_text().splitlines()]
+    assert [(attempt, key) for attempt, _run, key, _pid in made] == [(str(n), "stumbles_on#1") for n in (1, 2, 3)]
+    pids = [pid for *_, pid in made]
+    assert pids[0] != pids[1] == pids[2]
+
+    (begun_first, due_second), (begun_second, due_third), (begun_third, _) = attempts(journal)
+    assert (begun_first, due_second) == (first, promised)  # what was recorded before the kill is not written again
+    assert due_second is not None
+    assert due_third is not None
+    assert due_second >= begun_first + 600_000
+    assert begun_second >= due_second
+    assert begun_third >= due_third

@@ -186,6 +186,26 @@ def test_what_a_body_does_with_its_mail_is_refused_without_its_hold(over: Over) 
     over(program)
 
 
+def test_a_fenced_worker_does_nothing_for_the_bodies_that_it_still_has(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            started, hold = await begin(journal)
+            with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
+                other.execute("UPDATE workers SET fenced = 1")
+            for refused in (
+                journal.start(new_run("b", parent=started.row.no), IfExists.ATTACH, drive=True, caller=hold),
+                journal.signal("a", new_message(), caller=hold),
+                journal.answer("a", new_answer(early=True), caller=hold),
+                journal.cancel("a", asked(), caller=hold),
+            ):
+                with pytest.raises(LeaseLost, match="struck off"):
+                    await refused
+            assert (await look(journal)).cancel is None
+            assert (await journal.signal("a", new_message())).message.no == 1
+
+    asyncio.run(main())
+
+
 # What refusals say ---------------------------------------------------------------------------------------------------
 
 

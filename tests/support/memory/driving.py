@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from durable_sqlite._records import (
     Claimed,
+    Drained,
     End,
     Entry,
     FailedAttempt,
@@ -102,16 +103,19 @@ class Driving(Door):
 
         return self._submit_held(hold, act)
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[int]:
+    def end(self, hold: Hold, end: End) -> asyncio.Future[int | None]:
         """Stop the run."""
 
-        def act(row: RunRow) -> int:
+        def act(row: RunRow) -> int | None:
             how = end
             assert how.state.stopped, how
             assert how.state is not State.COMPLETED or how.result is not None, "a completed run has a result"
             cancel = self.disk.unheard(row)
             if cancel is not None and how.state is not State.PARKED:
                 how = End(State.CANCELLED, cancel.reason, None, how.at)
+            if how.state is State.COMPLETED and how.drained is not None and self._more_has_come(row, how.drained):
+                self.disk.free(row, how.at)
+                return None
             theirs = row.deadline_inherited and how.state is State.FAILED and how.reason == Reason.DEADLINE
             row = self.disk.stop(
                 row,
@@ -127,6 +131,18 @@ class Driving(Door):
             return self.disk.wake_waiters(row, how.at) if row.state in ENDED else 0
 
         return self._submit_held(hold, act)
+
+    def _more_has_come(self, row: RunRow, drained: Drained) -> bool:
+        mail = self.disk.mail[row.no]
+        if not any(
+            message.name == drained.name and message.no > drained.heard and not message.taken_by and not message.error
+            for message in mail
+        ):
+            return False
+        entry = self.disk.kept[row.no].pop(drained.key)
+        assert entry.seq > max((other.seq for other in self.disk.kept[row.no].values()), default=0), "it was the last"
+        mail[:] = [replace(one, taken_by=None) if one.taken_by == drained.key else one for one in mail]
+        return True
 
     def give_back(self, hold: Hold, at: int) -> asyncio.Future[None]:
         """Make a run pending again."""
