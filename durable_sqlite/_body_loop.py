@@ -114,6 +114,17 @@ class BodyTask(asyncio.Task[T]):
         return self._order
 
 
+class BodyFuture(asyncio.Future[Any]):
+    """A future of a body. Like a task's, its hash is its place in the order of creation."""
+
+    def __init__(self, order: int, loop: BodyLoop) -> None:
+        self._order = order
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._order
+
+
 class BodyTimer(asyncio.TimerHandle):
     """A timer that a body armed; `tag` is its owner's."""
 
@@ -160,7 +171,18 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        """Call `callback` in this pump."""
+        """Call `callback` in this pump.
+
+        Raises:
+            NotDurable: It is the first step of a task that was not made by `create_task`.
+        """
+        owner = getattr(callback, "__self__", None)
+        if isinstance(owner, asyncio.Task) and not isinstance(owner, BodyTask):
+            coro: Any = owner.get_coro()
+            coro.close()
+            raise NotDurable(
+                "asyncio.Task(...) in the body of a workflow makes no branch: use asyncio.create_task(...)"
+            )
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
@@ -197,8 +219,9 @@ class BodyLoop(asyncio.AbstractEventLoop):
         return self._owner.time()
 
     def create_future(self) -> asyncio.Future[Any]:
-        """A future of this loop."""
-        return asyncio.Future(loop=self)
+        """A future of this loop, which hashes by the order of its creation, as tasks do."""
+        self._made += 1
+        return BodyFuture(self._salt + self._made, self)
 
     def create_task(
         self,

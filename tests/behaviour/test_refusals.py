@@ -61,6 +61,10 @@ async def callback_from_a_thread() -> None:
     asyncio.get_running_loop().call_soon_threadsafe(len, "x")
 
 
+async def bare_task() -> None:
+    await asyncio.Task(two("a"))
+
+
 async def two(what: str) -> str:
     return await act(what) + await act(what)
 
@@ -84,6 +88,7 @@ async def as_completed() -> None:
         (process, "belongs in a step"),
         (callback_from_a_thread, "belongs in a step"),
         (as_completed, "make them tasks first"),
+        (bare_task, "use asyncio.create_task"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -212,3 +212,10 @@ def test_what_asyncio_has_nobody_to_tell_is_logged_while_the_body_lives(caplog: 
     loop.unwind()
     loop.call_exception_handler({"message": "too late"})
     assert caplog.text == ""
+
+
+def test_futures_hash_by_the_order_of_their_creation() -> None:
+    made: Any = BodyLoop
+    loop: BodyLoop = made(Owner(), "salt", frozenset())
+    futures = [loop.create_future() for _ in range(50)]
+    assert [hash(future) - hash(futures[0]) for future in futures] == list(range(50))
