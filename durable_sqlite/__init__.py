@@ -11,6 +11,9 @@ from ._logging import RunLogFilter
 from ._records import Failure, HistoryEntry, Kind, MessageInfo, Outcome, Progress, QuestionInfo, Reason, RunInfo, State
 from ._reports import set_progress, set_status
 from ._steps import Step, step
+from ._tables import Rows
+from ._transactions import Transaction, transaction
+from ._tx import Tx
 from ._waits import sleep, sleep_until
 from ._workflows import Workflow, workflow
 from .engine import Engine
@@ -95,6 +98,7 @@ __all__ = [
     "ReplayDiverged",
     "Retry",
     "RetryAfter",
+    "Rows",
     "Run",
     "RunCancelled",
     "RunConflict",
@@ -113,6 +117,8 @@ __all__ = [
     "StorageStalled",
     "Suspend",
     "SuspendedStepConflict",
+    "Transaction",
+    "Tx",
     "Undecodable",
     "Unknown",
     "UnknownRun",
@@ -132,6 +138,7 @@ __all__ = [
     "sleep",
     "sleep_until",
     "step",
+    "transaction",
     "uuid",
     "workflow",
 ]

@@ -20,7 +20,7 @@ from .errors import DurableError, ErrorRecord, PayloadError, StepFailed
 from .probe import Done, NotDone
 from .retry import Retry, RetryAfter, find, matches
 
-__all__ = ["Doubt", "Fault", "Result", "Runner", "call_plainly", "fault_of", "read_outcome"]
+__all__ = ["Doubt", "Fault", "Result", "Runner", "call_plainly", "declared_answer", "fault_of", "read_outcome"]
 
 logger = logging.getLogger("durable_sqlite")
 
@@ -111,20 +111,8 @@ class Runner:
 
     async def _judge(self, error: BaseException, spec: StepSpec, policy: Retry, where: str) -> Result | Fault:
         """What an error is that a step raised: the declared answer, or a fault."""
-        if spec.raises and isinstance(error, spec.raises):
-            declared = self._declared(error, spec, where)
-            if declared is not None:
-                return declared
-        return await fault_of(error, policy)
-
-    def _declared(self, error: Exception, spec: StepSpec, where: str) -> Result | None:
-        encoded = dump_declared(error, spec.raises, where)
-        if encoded is None:
-            return None
-        try:
-            return Result(Outcome.DECLARED, self._vault.seal(encoded, where))
-        except PayloadError:
-            return None  # an answer too large to store is a fault
+        declared = declared_answer(error, spec, self._vault, where)
+        return await fault_of(error, policy) if declared is None else declared
 
     async def _run(self, spec: StepSpec, info: StepInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if spec.mode is Mode.ASYNC:
@@ -135,6 +123,19 @@ class Runner:
         else:
             job = spec.executor.submit(call_plainly, spec.fn, info, args, kwargs)
         return await asyncio.wrap_future(job)
+
+
+def declared_answer(error: BaseException, spec: StepSpec, vault: Vault, where: str) -> Result | None:
+    """What an error is recorded as that its step has declared to be an answer; None if it has not."""
+    if not (spec.raises and isinstance(error, spec.raises)):
+        return None
+    encoded = dump_declared(error, spec.raises, where)
+    if encoded is None:
+        return None
+    try:
+        return Result(Outcome.DECLARED, vault.seal(encoded, where))
+    except PayloadError:
+        return None  # an answer too large to store is a fault
 
 
 def read_outcome(vault: Vault, spec: StepSpec, entry: Entry, where: str) -> tuple[Any, Exception | None]:

@@ -167,4 +167,4 @@ class Clerk:
         else:
             logger.warning("run %s: the answer to %s was set aside: %s", self._run_id, what.key, problem)
             self._mailbox.unanswer(what.key)
-            self._ledger.reopen(what.key, error)
+            self._ledger.reopen(what.key, what.answer or b"", error)

@@ -105,12 +105,20 @@ class Body(Protocol):
         ...
 
     def many(
-        self, name: str, make: Callable[[int], StepCall | Wish], count: int, limit: int, *, collect: bool
+        self,
+        name: str,
+        key: str | None,
+        make: Callable[[int], StepCall | Wish],
+        count: int,
+        limit: int,
+        *,
+        collect: bool,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Fix the key of a fan-out over `count` calls, which `make` makes by their index.
 
         Args:
             name: What is called.
+            key: The explicit key, where the caller chose one.
             make: Makes the call of an index. Its key is that of the fan-out and the index.
             count: How many calls there are.
             limit: How many of them may be open at once.

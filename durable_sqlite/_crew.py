@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 
-from ._attempt import Doubt, Fault, Result
+from ._attempt import Doubt, Fault, Result, fault_of
 from ._call import Call
+from ._codec import describe
 from ._context import StepInfo
 from ._desk import Desk
+from ._errands import PostOffice
+from ._exact import ExactAttempt
 from ._flight import Flight
 from ._ids import derived
 from ._ledger import Ledger
-from ._records import Intent, Memory, Reason, RunRow
+from ._orders import Orders, Origin
+from ._records import Entry, Intent, Memory, Reason, RunRow
 from ._specs import StepCall
 from ._surroundings import Surroundings
+from ._tables import Budget, Undone, Work
 from ._verdict import ambiguous, judge
 from .retry import Retry
 
@@ -30,7 +37,10 @@ class Crew:
         desk: Hears which steps are to begin again.
         memory: What earlier passes left.
         is_over: Whether the pass is over.
+        may_begin: Whether a step may begin now: the pass is not over, and the run is not to be paused.
+        post: Hears which runs a transaction started or sent messages to.
         landed: Is called when there is something to look at.
+        recorded: Is called with the entry of a transaction step, once that is committed.
         lost: Is called when an attempt ended in a way that is no outcome.
     """
 
@@ -43,7 +53,10 @@ class Crew:
         desk: Desk,
         memory: Memory,
         is_over: Callable[[], bool],
+        may_begin: Callable[[], bool],
+        post: PostOffice,
         landed: Callable[[], None],
+        recorded: Callable[[Entry], None],
         lost: Callable[[], None],
     ) -> None:
         self._row = row
@@ -51,6 +64,13 @@ class Crew:
         self._ledger = ledger
         self._desk = desk
         self._is_over = is_over
+        self._may_begin = may_begin
+        self._post = post
+        self._landed = landed
+        self._recorded = recorded
+        self._lost = lost
+        self.transacting = False
+        """Whether a transaction is under way: the next place in the run's order is taken, so nothing else may be recorded."""
         self._doubtful = {intent.key for intent in memory.intents}
         self.recovered = row.interrupted
         """Whether what begins now may have begun in a process that left the run in the middle."""
@@ -61,26 +81,69 @@ class Crew:
             around.failpoint,
             ready=self._may_act,
             landed=landed,
+            held_back=desk.once_more,
             lost=lost,
         )
         """The attempts that are under way, and what they have brought."""
 
     def start(self, call: Call, step: StepCall) -> None:
         """Make the next attempt of a step, or ask its probe."""
-        policy = self._policy(step)
-        info = StepInfo(
-            run_id=self._row.id,
-            workflow=self._row.workflow,
-            key=call.key,
-            attempt=call.attempt,
-            max_attempts=policy.max_attempts,
-            recovered=self.recovered,
-            idempotency_key=derived(self._row.uid, call.key),
-        )
+        policy, info = self._policy(step), self._info(call, step)
         in_doubt = self._in_doubt(call)
         if step.spec.at_most_once and not in_doubt:
             self._ledger.intend(Intent(call.key, call.name, call.digest, call.asked, self._around.clock.now()))
         self.flight.start(call, step, info, policy, probe=in_doubt)
+
+    def transact(self, call: Call, step: StepCall, entry: Entry) -> None:
+        """Make the next attempt of a transaction step, whose outcome takes the place of `entry`."""
+        self.transacting = True
+        origin = Origin(self._ledger.hold.run, self._row.uid, call.key)
+        around = self._around
+        orders = Orders(around.vault, around.clock, origin.ids, origin)
+        attempt = ExactAttempt(step, self._info(call, step), call.context, around.vault, orders)
+        what = f"run {self._row.id}, transaction {call.key}"
+        work = Work(attempt, Budget(what, (step.spec.timeout or 0) / 1_000_000))
+        self._ledger.transact(entry, work).add_done_callback(partial(self._transacted, call, step, attempt))
+
+    def _transacted(
+        self, call: Call, step: StepCall, attempt: ExactAttempt, write: asyncio.Future[Entry | Undone]
+    ) -> None:
+        if write.cancelled() or write.exception() is not None:
+            return  # the driver hears of it as of any write
+        answer = write.result()
+        if isinstance(answer, Entry):
+            self.transacting = False
+            attempt.orders.tell(self._post.know, self._post.mailed)
+            if not self._is_over():
+                self._recorded(answer)
+        elif not self._is_over():
+            if isinstance(answer.error, (KeyboardInterrupt, SystemExit)):
+                self._lost()
+                raise answer.error
+            judging = self._around.loop.create_task(self._fault(answer.error, step, unfit=attempt.unfit))
+            judging.add_done_callback(partial(self._failed, call))
+
+    async def _fault(self, error: BaseException, step: StepCall, *, unfit: bool) -> Fault:
+        return Fault(error, describe(error), retryable=False) if unfit else await fault_of(error, self._policy(step))
+
+    def _failed(self, call: Call, judging: asyncio.Task[Fault]) -> None:
+        self.transacting = False
+        if judging.cancelled():  # by somebody outside, such as the end of asyncio.run
+            self._lost()
+        else:
+            self.flight.results.append((call, judging.result()))
+            self._landed()
+
+    def _info(self, call: Call, step: StepCall) -> StepInfo:
+        return StepInfo(
+            run_id=self._row.id,
+            workflow=self._row.workflow,
+            key=call.key,
+            attempt=call.attempt,
+            max_attempts=self._policy(step).max_attempts,
+            recovered=self.recovered,
+            idempotency_key=derived(self._row.uid, call.key),
+        )
 
     def judge(self, call: Call, ended: Fault | Doubt) -> Result | None:
         """The step's outcome, or None: another attempt follows, or the run is to be parked."""
@@ -124,6 +187,6 @@ class Crew:
         return call.key in self._doubtful and call.step is not None and call.step.spec.at_most_once
 
     async def _may_act(self) -> bool:
-        """Wait until all that this run has recorded is committed, since an effect may depend on it; False if it is over."""
+        """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
         # Refused: the run is driven elsewhere, and this pass may not have heard of it yet.
-        return await self._ledger.committed() and not self._is_over()
+        return await self._ledger.committed() and self._may_begin()

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from ._clock import microseconds
 from ._context import looks_async
 from .errors import DefinitionError
+from .retry import Retry
 
-__all__ = ["Decorated", "check_function", "is_method", "locals_around", "name_of", "positive", "stand_in_for"]
+__all__ = [
+    "Decorated",
+    "check_function",
+    "check_raises",
+    "check_retry",
+    "is_method",
+    "locals_around",
+    "name_of",
+    "positive",
+    "stand_in_for",
+]
 
 _LONGEST = 10_000 * 366 * 86_400 * 1_000_000  # microseconds: added to any date of today it is still a number of 64 bits
 
@@ -35,6 +46,28 @@ def check_function(what: str, fn: object) -> None:
         raise DefinitionError(f"@{what} decorates a function, not {fn!r}")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DefinitionError(f"@{what} {name_of(fn)}: a generator has no single result to record")
+
+
+def check_retry(what: str, retry: object) -> Retry:
+    """The policy.
+
+    Raises:
+        DefinitionError: It is none.
+    """
+    if not isinstance(retry, Retry):
+        raise DefinitionError(f"{what}: retry takes a Retry, such as Retry(max_attempts=5), not {retry!r}")
+    return retry
+
+
+def check_raises(what: str, raises: Iterable[object]) -> None:
+    """Refuse what is no class of exceptions.
+
+    Raises:
+        DefinitionError: One of them is not.
+    """
+    for error in raises:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            raise DefinitionError(f"{what}: raises takes classes of exceptions, not {error!r}")
 
 
 def positive(what: str, duration: float | timedelta) -> int:

@@ -11,7 +11,7 @@ import contextvars
 import hashlib
 import heapq
 import itertools
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from inspect import CORO_CREATED, getcoroutinestate
 from random import Random
@@ -26,7 +26,7 @@ from ._ids import check_name
 from ._mail import Mailbox
 from ._records import FailedAttempt, Kind, Memory, Reason, RunRow
 from ._replay import Conflict, Divergence, Replay
-from ._specs import StepCall, Until, Wish
+from ._specs import Mode, StepCall, Until, Wish
 from .errors import DuplicateKey, DurableError, NotDurable, ReplayDiverged, SuspendedStepConflict
 
 __all__ = ["Desk"]
@@ -117,10 +117,17 @@ class Desk:
         return self._issue(self._call_of(wish, self._key(wish.label or wish.name, wish.key)))
 
     def many(
-        self, name: str, make: Callable[[int], StepCall | Wish], count: int, limit: int, *, collect: bool
+        self,
+        name: str,
+        explicit: str | None,
+        make: Callable[[int], StepCall | Wish],
+        count: int,
+        limit: int,
+        *,
+        collect: bool,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Fix the key of a fan-out, and give what the body awaits."""
-        key = self._key(name, None)
+        key = self._key(name, explicit)
         whole = Call(key, Kind.STEP, name)
         parts: Iterator[Call] = (self._call_of(make(index), f"{key}[{index}]") for index in range(count))
         coro = fanning_out(self, whole, parts, limit, collect=collect)
@@ -234,9 +241,9 @@ class Desk:
         """Let a step begin of which it is known by now that it did not begin before."""
         self._fresh.append(call)
 
-    def begun(self) -> None:
-        """Note that the fresh calls have begun."""
-        self._fresh = []
+    def begun(self, left: Sequence[Call] = ()) -> None:
+        """Note that the fresh calls have begun, but for those that are left for later."""
+        self._fresh = list(left)
 
     def nearest(self) -> tuple[int, Call] | None:
         """The open call with the nearest deadline."""
@@ -305,7 +312,8 @@ class Desk:
 
     def _call_of(self, request: StepCall | Wish, key: str) -> Call:
         if isinstance(request, StepCall):
-            return Call(key, Kind.STEP, request.spec.name, request.digest, request, contextvars.copy_context())
+            kind = Kind.TRANSACTION if request.spec.mode is Mode.TRANSACTION else Kind.STEP
+            return Call(key, kind, request.spec.name, request.digest, request, contextvars.copy_context())
         data = getattr(request.errand, "data", None)
         if data is not None:
             self._vault.check(data, f"run {self.run_id}, {key}")
@@ -316,7 +324,7 @@ class Desk:
         call.since = self.clock
         if call.delay is not None:
             written = self._deadlines.get(call.key)  # in force even if the code has another delay by now
-            call.deadline = written if written is not None else min(call.delay(self.clock), _FOR_EVER)
+            call.deadline = written if written is not None else max(0, min(call.delay(self.clock), _FOR_EVER))
         self.waiting[call.key] = call
         problem = self._replay.ask(call.compared())
         if problem is not None:
@@ -324,7 +332,7 @@ class Desk:
         elif call.key not in self._replay:
             if call.deadline is not None:
                 heapq.heappush(self._due, (call.deadline, next(self._numbers), call))
-            if call.kind is Kind.STEP:
+            if call.step is not None:
                 self._begin_or_put_off(call)
             elif call.wish is not None:
                 self._mailbox.wait(call)

@@ -96,6 +96,7 @@ class Errands:
         results: Where outcomes are put.
         landed: Is called when there is something to look at.
         refused: Is called with the reason where the journal will have nothing more of this pass.
+        diverged: Is called with what differs, where a call asks for another child run than it has.
         look: Looks at the mail, and calls what it is given afterwards.
         awaits: Lets this pass hear of the end of a run.
     """
@@ -113,6 +114,7 @@ class Errands:
         results: deque[tuple[Call, Result | Fault | Doubt]],
         landed: Callable[[], None],
         refused: Callable[[BaseException], None],
+        diverged: Callable[[str], None],
         look: Callable[[Callable[[], None] | None], None],
         awaits: Callable[[str], None],
     ) -> None:
@@ -126,6 +128,7 @@ class Errands:
         self._results = results
         self._landed = landed
         self._refused_all = refused
+        self._diverged = diverged
         self._look = look
         self._awaits = awaits
         self._under_way: set[Call] = set()
@@ -232,6 +235,8 @@ class Errands:
 
     def _started(self, call: Call, started: Started) -> None:
         self._post.started(started)
+        if not started.created and self._is_another(call, started.row):
+            return
         if call.kind is Kind.CHILD:
             self._attend(call, started.row)
         else:
@@ -239,6 +244,22 @@ class Errands:
             made = started.created or started.row.uid == _uid_of_child(self._row, call)
             handle = {"id": started.row.id, "created": made}
             self._finish(call, self._value(call, json.dumps(handle).encode()))
+
+    def _is_another(self, call: Call, row: RunRow) -> bool:
+        """Whether this very call started the run before a crash, as a run of another workflow or with another input."""
+        assert call.wish is not None
+        errand = cast("StartRun", call.wish.errand)
+        if row.uid != _uid_of_child(self._row, call):
+            return False
+        if (row.workflow, row.input_digest) == (errand.workflow.name, errand.digest):
+            return False
+        what = "another input" if row.workflow == errand.workflow.name else f"workflow {row.workflow}"
+        self._under_way.discard(call)
+        self._diverged(
+            f"run {self._row.id}, {call.key}: the code asks for a child run of {errand.workflow.name}, and the call has started "
+            f"run {row.id} with {what} already. Mend the code and call `resume` on the run."
+        )
+        return True
 
     def _found(self, call: Call, row: RunRow | None) -> None:
         if row is None:

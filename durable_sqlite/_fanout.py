@@ -74,7 +74,7 @@ def each(
     def make(index: int) -> StepCall | Wish:
         return work.request((fixed[index],), {})
 
-    return here.many(work.name, make, len(fixed), concurrency or len(fixed) or 1, collect=collect)
+    return here.many(work.name, work.key, make, len(fixed), concurrency or len(fixed) or 1, collect=collect)
 
 
 def _is_durable(thing: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
@@ -85,15 +85,20 @@ async def _outside(
     fn: Callable[[Any], Coroutine[Any, Any, Any]], items: Sequence[Any], limit: int, *, collect: bool
 ) -> list[Any]:
     room = asyncio.Semaphore(limit)
+    failed = False
 
     async def call(item: Any) -> Any:
+        nonlocal failed
         async with room:
+            if failed:
+                return None  # nobody waits for it any more
             try:
                 return await fn(item)
             except Exception as error:
-                if not collect:
-                    raise
-                return error
+                if collect:
+                    return error
+                failed = True
+                raise
 
     tasks = [asyncio.ensure_future(call(item)) for item in items]
     try:
@@ -101,3 +106,4 @@ async def _outside(
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

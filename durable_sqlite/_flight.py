@@ -53,6 +53,7 @@ class Flight:
         failpoint: Is called by name before and after each attempt.
         ready: Waits until an effect may happen: all earlier writes are committed. False if none may happen any more.
         landed: Is called when there is something to look at.
+        held_back: Is called with each call whose attempt did not begin, since no effect may happen any more.
         lost: Is called when an attempt ended in a way that is no outcome, such as the end of the program.
     """
 
@@ -65,6 +66,7 @@ class Flight:
         *,
         ready: Callable[[], Awaitable[bool]],
         landed: Callable[[], None],
+        held_back: Callable[[Call], None],
         lost: Callable[[], None],
     ) -> None:
         self._loop = loop
@@ -73,6 +75,7 @@ class Flight:
         self._failpoint = failpoint
         self._ready = ready
         self._landed = landed
+        self._held_back = held_back
         self._lost = lost
         self._in_flight: dict[Call, _Attempt] = {}
         self._leaving: dict[Call, int] = {}
@@ -170,8 +173,12 @@ class Flight:
                 )
             self._lost()
             return
-        elif (result := task.result()) is not None and not attempt.given_up:
-            self.results.append((attempt.call, result))
+        elif not attempt.given_up:
+            result = task.result()
+            if result is None:
+                self._held_back(attempt.call)
+            else:
+                self.results.append((attempt.call, result))
         self._landed()
 
     def _take_off(self, attempt: _Attempt) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from inspect import BoundArguments
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from ._clock import Clock
 from ._codec import Vault, describe, dump_error
-from ._context import not_in_body
+from ._context import not_in_body, outside_runs
+from ._definition import Decorated
 from ._ids import Ids
 from ._listeners import Listeners
 from ._lookup import shape_of
+from ._orders import Orders
 from ._records import (
     HistoryEntry,
     MessageInfo,
@@ -32,6 +36,9 @@ from ._records import (
     State,
 )
 from ._specs import AnswerQuestion, SendMessage, StartOptions, WorkflowSpec
+from ._tables import Budget, Door, Work
+from ._transactions import Transaction
+from ._tx import Tx
 from ._view import history_of, info_of, message_of, question_of
 from .errors import AmbiguousStep, EngineClosed, UnknownRun, UsageError
 
@@ -45,6 +52,7 @@ T = TypeVar("T")
 logger = logging.getLogger("durable_sqlite")
 
 _PAGE = 100  # rows read at once while listing
+_BUDGET = 5_000_000  # microseconds of SQL, of a function that says nothing of it
 
 
 class Front:
@@ -315,6 +323,29 @@ class Front:
     def unseal(self, data: bytes, where: str) -> bytes:
         """Encoded bytes of stored bytes."""
         return self._vault.open(data, where)
+
+    async def transact(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run a transaction outside of runs; `Engine.transact` is how people do it."""
+        outside_runs("engine.transact()")
+        session = self.open()
+        exact = cast("Transaction[..., Any]", fn) if isinstance(fn, Transaction) else None
+        plain = cast("Callable[..., Any]", fn) if exact is None else exact.fn
+        name = getattr(plain, "__name__", repr(plain))
+        if isinstance(plain, Decorated) or inspect.iscoroutinefunction(plain) or not callable(plain):
+            raise UsageError(
+                f"engine.transact() takes a plain function whose first parameter is the Tx, not {fn!r}: it runs inside the "
+                "journal's commit, where nothing can be awaited"
+            )
+        orders = Orders(self._vault, self._clock, lambda at, _number: (self.ids(at), self.ids(at)))
+        context = copy_context()
+
+        def body(door: Door) -> Any:
+            orders.begin()
+            return context.copy().run(plain, Tx(door, orders), *args, **kwargs)
+
+        budget = Budget(f"transaction {name}", (_BUDGET if exact is None else exact.budget) / 1_000_000)
+        write = session.journal.transact(Work(body, budget))
+        return await self._committed(write, lambda _: orders.tell(session.know, self._mailed))
 
     # Inner part ------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from ._clock import microseconds
 from ._codec import digest_of, load_error
 from ._context import Host, body, looks_async, not_in_body, outside_runs
+from ._ids import check_text
 from ._records import HistoryEntry, Kind, MessageInfo, QuestionInfo, RunInfo, State
 from ._specs import AnswerQuestion, AwaitRun, CancelRun, PointSpec, SendMessage, SignalSpec, Wish
 from ._stops import stop_of
@@ -177,6 +178,8 @@ class Run(Generic[R_co]):
         """
         spec = _point_spec(point)
         where = f"run {self.id}, {spec.name}: answer"
+        check_text("by", by)
+        check_text("key", key)
         said = AnswerQuestion(self.id, spec.name, key, spec.answer.dump(answer, where), by, early)
         here = body()
         if here is None:
@@ -201,6 +204,8 @@ class Run(Generic[R_co]):
             WrongState: The run has ended; the message says how.
             UnknownRun: No run has this id.
         """
+        check_text("reason", reason)
+        check_text("by", by)
         here = body()
         if here is None:
             outside_runs("cancelling a run")
@@ -220,6 +225,8 @@ class Run(Generic[R_co]):
             UnknownRun: No run has this id.
         """
         outside_runs("terminating a run")
+        check_text("reason", reason)
+        check_text("by", by)
         await self._host.terminate(self.id, reason, by)
 
     async def pause(self, *, reason: str = "", by: str = "") -> None:
@@ -236,6 +243,8 @@ class Run(Generic[R_co]):
             UnknownRun: No run has this id.
         """
         outside_runs("pausing a run")
+        check_text("reason", reason)
+        check_text("by", by)
         await self._host.pause(self.id, reason, by)
 
     async def resume(
@@ -304,6 +313,7 @@ def message_to(run_id: str, message: Signal, dedupe: str | None = None) -> SendM
         Unstorable: It cannot be stored; the error has the path.
     """
     spec = _signal_spec(message)
+    check_text("dedupe", dedupe)
     return SendMessage(run_id, spec.name, spec.shape.dump(message, f"message {spec.name}"), dedupe)
 
 

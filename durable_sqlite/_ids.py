@@ -6,13 +6,14 @@ import hashlib
 import secrets
 from collections.abc import Callable
 
-from .errors import InvalidName
+from .errors import InvalidName, UsageError
 
-__all__ = ["RULE", "Ids", "check_name", "derived", "new_id"]
+__all__ = ["RULE", "Ids", "check_name", "check_text", "derived", "new_id"]
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32: no I, L, O, U
 _PUNCTUATION = frozenset("._-:@+=,")
 _MAX_LENGTH = 200
+_LONGEST_TEXT = 1_000  # characters
 
 RULE = "1 to 200 letters, digits or any of . _ - : @ + = , beginning with a letter, a digit or an underscore"
 
@@ -37,6 +38,23 @@ def derived(*parts: str) -> str:
     """Make the same 26-character id from the same parts, everywhere and always."""
     raw = hashlib.blake2b("\0".join(parts).encode(), digest_size=16).digest()
     return _base32(int.from_bytes(raw, "big"))
+
+
+def check_text(what: str, value: str | None) -> str | None:
+    """Give a text back that people wrote and that is stored as it is: at most 1,000 characters, which UTF-8 can hold.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise UsageError(f"{what} takes a text of at most {_LONGEST_TEXT:,} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} takes a text that UTF-8 can hold; at {error.start} it has a lone surrogate") from None
+    return value
 
 
 def check_name(what: str, value: str) -> str:

@@ -14,6 +14,7 @@ from ._records import (
     Hold,
     Intent,
     NewQuestion,
+    News,
     Report,
     Request,
     Rest,
@@ -21,6 +22,7 @@ from ._records import (
     Suspension,
 )
 from ._replay import Changes
+from ._tables import Effect, Undone, Work
 from .journal import Journal
 
 __all__ = ["Ledger"]
@@ -60,6 +62,10 @@ class Ledger:
         """Append that nothing came in time, unless something did."""
         return self._keep(self._journal.expire(self.hold, entry, deadline))
 
+    def transact(self, entry: Entry, work: Work[Effect]) -> asyncio.Future[Entry | Undone]:
+        """Run a transaction, and append its outcome in the same commit."""
+        return self._keep(self._journal.transact_step(self.hold, entry, work))
+
     def fail(self, attempt: FailedAttempt) -> None:
         """Keep a failed attempt."""
         self._keep(self._journal.fail(self.hold, attempt))
@@ -93,9 +99,9 @@ class Ledger:
         """Keep a message out of the way that does not fit its type."""
         self._keep(self._journal.set_aside(self.hold, message, error))
 
-    def reopen(self, key: str, error: bytes) -> None:
+    def reopen(self, key: str, answer: bytes, error: bytes) -> None:
         """Take an answer away again that does not fit its type."""
-        self._keep(self._journal.reopen(self.hold, key, error))
+        self._keep(self._journal.reopen(self.hold, key, answer, error))
 
     def report(self, report: Report) -> asyncio.Future[None]:
         """Keep what the body says of itself."""
@@ -105,11 +111,11 @@ class Ledger:
         """Give the run back until one of its waits is over."""
         return self._keep(self._journal.suspend(self.hold, rest))
 
-    def reclaim(self, at: int) -> asyncio.Future[None]:
+    def reclaim(self, at: int) -> asyncio.Future[News]:
         """Take the run again. A refusal says that somebody else has it by now, which is no fault."""
-        self._last = self._journal.reclaim(self.hold, at)
+        write = self._last = self._journal.reclaim(self.hold, at)
         self.hold = Hold(self.hold.run, self.hold.epoch + 1)
-        return self._last
+        return write
 
     def end(self, end: End) -> asyncio.Future[int | None]:
         """Stop the run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from ._call import Call
 from ._errands import child_id
 from ._ledger import Ledger
-from ._records import Kind, Memory, Request, RunRow
+from ._records import Kind, Memory, Request, RunRow, abandoner
 
 __all__ = ["Leftovers"]
 
@@ -49,7 +49,9 @@ class Leftovers:
             ledger.withdraw(keys, now)
         if self._abandoned:
             children, self._abandoned = self._abandoned, []
-            write = ledger.abandon(children, Request(now, f"run {self._row.id} no longer waits for it"))
+            write = ledger.abandon(
+                children, Request(now, f"run {self._row.id} no longer waits for it", abandoner(self._row.id))
+            )
 
             def done(write: asyncio.Future[Sequence[RunRow]]) -> None:
                 if not write.cancelled() and write.exception() is None:

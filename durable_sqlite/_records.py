@@ -57,10 +57,17 @@ __all__ = [
     "Suspension",
     "Wait",
     "WorkerRow",
+    "abandoner",
 ]
 
 CANCEL_KEY = "~cancel"
 """The key of the one entry that cancels a run, at somebody's request or at its deadline; no call can have it."""
+
+
+def abandoner(run_id: str) -> str:
+    """Who asks a child run to end that the body of this run no longer waits for, in its request."""
+    return f"run {run_id}"
+
 
 DEADLINE = "deadline"
 """The name of that entry where the deadline has passed."""
@@ -109,6 +116,8 @@ class Kind(StrEnum):
     """What an entry is the outcome of."""
 
     STEP = "step"
+    TRANSACTION = "transaction"
+    """A step whose rows and outcome are one commit."""
     SLEEP = "sleep"
     TIMER = "timer"
     SIGNAL = "signal"
@@ -131,7 +140,7 @@ class Kind(StrEnum):
         return self not in _ACTIVE
 
 
-_ACTIVE = frozenset({Kind.STEP, Kind.DRAIN, Kind.ACT})
+_ACTIVE = frozenset({Kind.STEP, Kind.TRANSACTION, Kind.DRAIN, Kind.ACT})
 
 
 class Outcome(StrEnum):

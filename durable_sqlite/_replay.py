@@ -48,8 +48,10 @@ class Changes:
         return bool(self.changed or self.removed)
 
 
-_EFFECTS = frozenset({Kind.STEP, Kind.CHILD, Kind.ACT})
+_EFFECTS = frozenset({Kind.STEP, Kind.TRANSACTION, Kind.CHILD, Kind.ACT})
 """Calls that must not be made twice because the code moved them."""
+
+_STEPS = frozenset({Kind.STEP, Kind.TRANSACTION})
 
 _WAY_OUT = (
     "Mend the code and call `resume` on the run, or accept the change for this one run with "
@@ -135,7 +137,7 @@ class Replay:
         wanted = {(call.kind, call.name, call.digest): call.key for call in fresh}
         for entry in sorted(left, key=lambda entry: entry.seq):
             moved_to = wanted.get((entry.kind, entry.name, entry.digest))
-            if moved_to is None and (entry.kind is not Kind.STEP or known(entry.name)):
+            if moved_to is None and (entry.kind not in _STEPS or known(entry.name)):
                 continue
             if self._accept:
                 self._removed.append(entry.key)

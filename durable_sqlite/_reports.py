@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ._context import Body, BodyScope, StepScope, scope
+from ._ids import check_text
 from .errors import UsageError
 
 __all__ = ["set_progress", "set_status"]
-
-_LONGEST = 1_000  # characters
 
 
 def set_status(text: str | None) -> None:
@@ -18,11 +17,10 @@ def set_status(text: str | None) -> None:
     Raises:
         UsageError: It is no text, or too long; or the caller is a step.
     """
-    if text is not None and not (isinstance(text, str) and len(text) <= _LONGEST):
-        raise UsageError(f"set_status() takes a text of at most {_LONGEST:,} characters, or None")
+    check_text("set_status()", text)
     here = _body("set_status()")
     if here is not None:
-        here.report_status(None if text is None else text.encode("utf-8", "backslashreplace").decode())
+        here.report_status(text)
 
 
 def set_progress(done: int, total: int) -> None:

@@ -43,6 +43,7 @@ from ._records import (
     Hold,
     Kind,
     Memory,
+    News,
     Outcome,
     Reason,
     Report,
@@ -51,7 +52,7 @@ from ._records import (
     State,
     Suspension,
 )
-from ._replay import Replay
+from ._replay import Divergence, Replay
 from ._specs import AskQuestion, TakeMessages, WorkflowSpec
 from ._surroundings import Surroundings
 from ._suspension import Suspender
@@ -156,7 +157,10 @@ class Pass:
             desk=self._desk,
             memory=memory,
             is_over=lambda: self.over,
+            may_begin=lambda: not (self.over or self._pausing),
+            post=keeper,
             landed=self.drive,
+            recorded=self._transacted,
             lost=self._lost,
         )
         self._errands = Errands(
@@ -170,6 +174,7 @@ class Pass:
             results=self._crew.flight.results,
             landed=self.drive,
             refused=self.refused,
+            diverged=lambda message: self._desk.diverge(Divergence(message)),
             look=self._clerk.look,
             awaits=partial(keeper.awaits, waiter=self),
         )
@@ -197,6 +202,11 @@ class Pass:
         return self._ledger.hold
 
     @property
+    def ending(self) -> bool:
+        """Whether the end of the run is being committed."""
+        return self._ending
+
+    @property
     def at_rest(self) -> bool:
         """Whether the run was given back, and the body waits in memory for news."""
         return self._suspender.at_rest and not self.over
@@ -214,19 +224,23 @@ class Pass:
 
     # News ------------------------------------------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """Look whether there is news for the body. Call it from a callback of the host's loop, never inside a task."""
+    def wake(self, *, pending: bool = False) -> None:
+        """Look whether there is news for the body. Call it from a callback of the host's loop, never inside a task.
+
+        Args:
+            pending: The run is pending in the journal, so it is to be driven if it rests.
+        """
         if self._suspender.suspending:
             self._nudged = True
         elif not self.at_rest:
             self.drive()
-        elif self._has_news():
+        elif pending or self._has_news():
             self._go_on()
 
     def hear(self, cancel: Request | None, pause: Request | None) -> None:
         """Note what is asked of the run; `wake` lets the body know."""
         self._cancel = self._cancel or cancel
-        self._pause = None if self._cancel is not None else pause
+        self._pause = None if self._cancel is not None or self._cancelled else pause
 
     def mailed(self, *, woken: bool) -> None:
         """Look at the mail: some has come. Call it as `wake`.
@@ -258,7 +272,7 @@ class Pass:
     def drive(self) -> None:
         """Give, record, begin, until nothing is left to do now. Call it from a callback of the host's loop."""
         resting = self._suspender.suspending or self._suspender.returning or self._suspender.at_rest
-        if self.over or self._ending or self._busy or self._expiring or resting:
+        if self.over or self._ending or self._busy or self._expiring or self._crew.transacting or resting:
             return
         self._busy = True
         try:
@@ -296,7 +310,9 @@ class Pass:
 
     def _rest(self) -> None:
         """Nothing can be given now: wait for what is under way, or be suspended."""
-        if self._crew.flight or self._errands or (self._soon() and not self._pausing):
+        if self._crew.transacting:
+            pass  # its outcome takes the next place in the order
+        elif self._crew.flight or self._errands or (self._soon() and not self._pausing):
             self._arm()
         elif self._clerk.looking:
             pass  # what it brings may be what the body waits for
@@ -366,7 +382,7 @@ class Pass:
             deadline, call = nearest
             if call.kind in (Kind.SIGNAL, Kind.QUESTION):
                 return not self._clerk.looking and self._expire(call, deadline)
-            if call.kind is not Kind.STEP:
+            if call.step is None:
                 self._record(call, self._nothing())
                 return True
             self._desk.again(call)
@@ -417,6 +433,11 @@ class Pass:
             self._replay.append(entry)
             self._ledger.record(entry, takes)
             self._recorded(entry)
+
+    def _transacted(self, entry: Entry) -> None:
+        self._replay.append(entry)
+        self._recorded(entry)
+        self.drive()
 
     def _recorded(self, entry: Entry) -> None:
         self._desk.replaying = False
@@ -483,6 +504,7 @@ class Pass:
         assert self._main is not None
         self._desk.clock = max(self._desk.clock, entry.at)
         reason = self._cancel.reason if self._cancel is not None else ""
+        self._pause = None
         self._cancelled = Cancellation(entry.name == DEADLINE, reason, self._main.cancelling())
         self._main.cancel()
 
@@ -505,9 +527,12 @@ class Pass:
         if doubtful is not None:
             return bool(under_way) or self._crew.is_ambiguous(doubtful)
         self._settle_changes()
-        self._desk.begun()
+        # Transactions one by one, and last: each takes the next place in the order.
+        exact = [call for call in fresh if call.kind is Kind.TRANSACTION]
+        others = [call for call in fresh if call.kind is not Kind.TRANSACTION]
+        self._desk.begun(left=exact[1:])
         self._desk.replaying = False
-        for call in fresh:
+        for call in others + exact[:1]:
             self._start(call)
         self._crew.recovered = False  # what begins after this cannot have begun in a process that died
         return True
@@ -520,7 +545,12 @@ class Pass:
 
     def _start(self, call: Call) -> None:
         if call.step is not None:
-            self._crew.start(call, call.step)
+            if call.kind is Kind.TRANSACTION:
+                call.since = self._around.clock.now()
+                call.began = call.began or call.since
+                self._crew.transact(call, call.step, self._entry(call, Result(Outcome.VALUE, b"")))
+            else:
+                self._crew.start(call, call.step)
             return
         assert call.wish is not None
         self._leftovers.begun(call)
@@ -543,6 +573,8 @@ class Pass:
         """Let nobody do anything more for what was given up, and keep what the body says of itself, where that is new."""
         now = self._around.clock.now()
         self._leftovers.tidy_up(self._ledger, now, self._tell)
+        if self._ending and self._desk.trouble is not None and self._desk.replaying:
+            return  # what it said by then was said long ago
         said = (self._desk.status, self._desk.progress)
         if said != self._reported:
             self._reported = said
@@ -562,7 +594,7 @@ class Pass:
         nearest = self._desk.nearest()
         return (
             nearest is not None
-            and nearest[1].kind is Kind.STEP
+            and nearest[1].step is not None
             and nearest[0] - self._around.clock.now() <= _SHORT_BACK_OFF
         )
 
@@ -602,9 +634,11 @@ class Pass:
         self._suspender.go_on()
         self._keeper.woke(self)
 
-    def went_on(self) -> None:
-        """Give the body the news for which the run was taken again."""
-        self.drive()
+    def went_on(self, news: News) -> None:
+        """Give the body the news for which the run was taken again, unless it was paused in that moment."""
+        if not self.over:
+            self.hear(news.cancel, news.pause)
+            self.drive()
 
     def overtaken(self) -> None:
         """Let the body go: somebody else drives the run."""

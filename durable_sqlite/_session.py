@@ -105,6 +105,7 @@ class Session:
             raise
         self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
         if self._plan.path is not None:
+            await self.worker.attend()
             self._listener = self.loop.create_task(self._listen(), name="durable_sqlite listener")
         if self._plan.drives:
             await self._bury_the_dead()

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from ._clock import microseconds
 from ._codec import Shape
 from ._context import Body, body, looks_async
-from ._ids import check_name
+from ._ids import check_name, check_text
 from ._records import Kind
 from ._specs import AskQuestion, PointSpec, SignalSpec, TakeMessages, Until, Wish
 from .errors import DefinitionError, UsageError
@@ -138,9 +138,12 @@ class Suspend(BaseModel, Generic[A]):
         where = f"{spec.name}: question"
         data, digest = spec.shape.dump(self, where), spec.shape.digest(self, where)
         if status is not None:
-            here.report_status(status)
+            here.report_status(check_text("a status", status))
         ask = AskQuestion(data, json.dumps(spec.answer.json_schema()))
         return here.wish(Wish(Kind.QUESTION, spec.name, digest, spec.answer.load, ask, key, _until(timeout)))
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)  # each instance is asked by itself, also where asyncio keeps them in a set
 
     def __await__(self) -> Generator[Any, Any, A]:
         return self.wait().__await__()

@@ -46,6 +46,8 @@ class Mode(Enum):
     ASYNC = "async"
     THREAD = "thread"
     EXECUTOR = "executor"
+    TRANSACTION = "transaction"
+    """On the journal's own thread, inside the commit that records its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class StepSpec:
     retry: Retry | None
     """When a failed attempt is followed by another; None: as the engine says."""
     timeout: int | None
-    """How many microseconds an attempt may take."""
+    """How many microseconds an attempt may take; of a transaction, its SQL."""
     at_most_once: bool
     """It is never begun again where it may have begun before."""
     probe: Callable[..., Any] | None

@@ -13,7 +13,17 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from ._codec import Parameters, Shape
 from ._context import NOWHERE, body
-from ._definition import Decorated, check_function, is_method, locals_around, name_of, positive, stand_in_for
+from ._definition import (
+    Decorated,
+    check_function,
+    check_raises,
+    check_retry,
+    is_method,
+    locals_around,
+    name_of,
+    positive,
+    stand_in_for,
+)
 from ._ids import check_name
 from ._specs import Mode, StepCall, StepSpec
 from .errors import DefinitionError
@@ -51,6 +61,11 @@ class Step(Decorated, Generic[P, R]):
     def name(self) -> str:
         """The name under which it is recorded: a promise to every journal that holds it."""
         return self._spec.name
+
+    @property
+    def key(self) -> str | None:
+        """The key that was chosen for a call in a body, if one was."""
+        return self._key
 
     @property
     def fn(self) -> Callable[..., Any]:
@@ -94,7 +109,7 @@ class Step(Decorated, Generic[P, R]):
         """
         chosen: dict[str, Any] = {}
         if retry is not None:
-            chosen["retry"] = _check_retry(self._spec.name, retry)
+            chosen["retry"] = check_retry(f"@step {self._spec.name}", retry)
             if self._spec.at_most_once and retry.max_attempts != 1:
                 raise DefinitionError(f"@step {self._spec.name}: an at-most-once step has one attempt")
         if timeout is not None:
@@ -203,9 +218,7 @@ def _make_step(fn: Callable[..., Any], options: _StepOptions) -> Step[..., Any]:
     asynchronous = inspect.iscoroutinefunction(fn)
     if asynchronous and options.executor is not None:
         raise DefinitionError(f"@step {name_of(fn)}: an executor runs plain functions; a coroutine runs on the loop")
-    for error in options.raises:
-        if not (isinstance(error, type) and issubclass(error, Exception)):
-            raise DefinitionError(f"@step {name_of(fn)}: raises takes classes of exceptions, not {error!r}")
+    check_raises(f"@step {name_of(fn)}", options.raises)
     _check_at_most_once(fn, options)
     mode = Mode.ASYNC if asynchronous else Mode.THREAD if options.executor is None else Mode.EXECUTOR
     spec = StepSpec(
@@ -216,7 +229,7 @@ def _make_step(fn: Callable[..., Any], options: _StepOptions) -> Step[..., Any]:
         executor=options.executor,
         parameters=Parameters(fn, ignore=options.ignore, skip_first=is_method(fn), localns=locals_around(fn)),
         raises=tuple(options.raises),
-        retry=None if options.retry is None else _check_retry(name_of(fn), options.retry),
+        retry=None if options.retry is None else check_retry(f"@step {name_of(fn)}", options.retry),
         timeout=None if options.timeout is None else _check_timeout(name_of(fn), options.timeout),
         at_most_once=options.at_most_once,
         probe=options.probe,
@@ -224,12 +237,6 @@ def _make_step(fn: Callable[..., Any], options: _StepOptions) -> Step[..., Any]:
     made = Step[..., Any](spec)
     NOWHERE.steps.add(made)
     return made
-
-
-def _check_retry(name: str, retry: object) -> Retry:
-    if not isinstance(retry, Retry):
-        raise DefinitionError(f"@step {name}: retry takes a Retry, such as Retry(max_attempts=5), not {retry!r}")
-    return retry
 
 
 def _check_at_most_once(fn: Callable[..., Any], options: _StepOptions) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ._clock import Clock
 from ._ledger import Ledger
-from ._records import Memory, Rest, Suspension, Wait
+from ._records import Memory, News, Rest, Suspension, Wait
 from .errors import LeaseLost
 
 __all__ = ["Rester", "Suspender"]
@@ -26,8 +26,8 @@ class Rester(Protocol):
         """The run is not at rest, since there is news; `paused` says what rest was tried."""
         ...
 
-    def went_on(self) -> None:
-        """The run is held again, and that is committed."""
+    def went_on(self, news: News) -> None:
+        """The run is held again, and that is committed; `news` is what is asked of it."""
         ...
 
     def overtaken(self) -> None:
@@ -97,13 +97,13 @@ class Suspender:
         self.returning = True
         self._ledger.reclaim(self._clock.now()).add_done_callback(self._went_on)
 
-    def _went_on(self, write: asyncio.Future[None]) -> None:
+    def _went_on(self, write: asyncio.Future[News]) -> None:
         self.returning = False
         if write.cancelled():
             return
         error = write.exception()
         if error is None:
-            self._rester.went_on()
+            self._rester.went_on(write.result())
         elif isinstance(error, LeaseLost):
             self._rester.overtaken()
         else:

@@ -160,7 +160,7 @@ def _explained(error: BaseException) -> BaseException:
 
 
 def failed_keys(error: BaseException) -> list[str]:
-    """Keys of the failed steps that are found in an error, the members of its groups, and what they were raised from."""
+    """Keys of failed steps and child runs that are found in an error, the members of its groups, and their causes."""
     found: set[str] = set()
     seen: set[int] = set()
     look: list[BaseException | None] = [error]
@@ -169,13 +169,20 @@ def failed_keys(error: BaseException) -> list[str]:
         if here is None or id(here) in seen:
             continue
         seen.add(id(here))
-        if isinstance(here, StepFailed):
-            found.add(here.key)
+        key = _key_of(here)
+        if key is not None:
+            found.add(key)
         if isinstance(here, BaseExceptionGroup):
             group = cast("BaseExceptionGroup[BaseException]", here)
             look.extend(group.exceptions)
         look.append(here.__cause__)
-        # A failed step has as its context whatever was being handled where it was awaited: caught, and left behind.
-        if not here.__suppress_context__ and not isinstance(here, StepFailed):
+        # What was awaited has as its context whatever was being handled there: caught, and left behind.
+        if not here.__suppress_context__ and key is None:
             look.append(here.__context__)
     return sorted(found)
+
+
+def _key_of(error: BaseException) -> str | None:
+    """The key of the failed step, or of the failed or cancelled run that was waited for, whose error this is."""
+    key: object = getattr(error, "key", None) if isinstance(error, DurableError) else None
+    return key if isinstance(key, str) else None

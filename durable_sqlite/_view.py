@@ -198,6 +198,7 @@ def _sentence(wait: Wait) -> str:
         Kind.SLEEP: "sleep",
         Kind.TIMER: wait.name,
         Kind.STEP: f"next attempt of {wait.name}",
+        Kind.TRANSACTION: f"next attempt of {wait.name}",
         Kind.SIGNAL: f"a message {wait.name}",
         Kind.QUESTION: f"an answer to {wait.name}",
         Kind.CHILD: f"child run {wait.target} of {wait.name}",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._clock import Alarm
-from ._records import Claimed, Memory, RunRow, Started, State
+from ._records import Claimed, Memory, News, RunRow, Started, State
 from ._run import Pass
 from ._specs import WorkflowSpec
 from ._surroundings import Surroundings
@@ -21,6 +21,7 @@ __all__ = ["Worker", "WorkerOptions"]
 
 logger = logging.getLogger("durable_sqlite")
 
+_NEVER = 2**62  # no change of a run has this number
 _BATCH = 100  # runs claimed in one transaction
 _AT_ONCE = 10  # bodies loaded in one turn of the loop
 _SUSPECT = 2  # deaths in a row after which a run is driven beside no other of its kind
@@ -70,10 +71,15 @@ class Worker:
         self._unheard: dict[str, RunRow | None] = {}
         """What came while runs were being claimed: a run may be claimed without it and not be loaded yet."""
         self._awaited: dict[str, list[Pass]] = {}
-        """Who waits for the end of a run, by its id; some of them may have left memory."""
+        """Who waits for the end of a run, by its id."""
+        self._awaits_of: dict[Pass, set[str]] = {}
+        self._news: dict[int, News] = {}
+        """What other processes ask of runs that were claimed and are not loaded yet."""
         self._due_alarm: tuple[int, Alarm] | None = None
         self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
+        self._heard = 0
+        """The last change of a run that was looked at for what other processes have done."""
         self._closed = False
 
     # Workflows -------------------------------------------------------------------------------------------------------
@@ -126,7 +132,7 @@ class Worker:
                 absent = True
             else:
                 run.hear(row.cancel, row.pause)
-                self._around.loop.call_soon(self._wake, run)
+                self._around.loop.call_soon(self._wake, run, row.state is State.PENDING)
             self._changed(row.id)
         if absent:
             self.look()
@@ -147,13 +153,25 @@ class Worker:
         elif row.state is State.PENDING:
             self.look()
 
+    async def attend(self) -> None:
+        """From now on, hear of runs that other processes stop."""
+        self._heard, _ = await self._around.journal.stops(_NEVER)
+
     async def hear_news(self) -> None:
         """Another process has written: look for what it means for the runs that are driven here."""
         journal, now = self._around.journal, self._around.clock.now()
+        self._heard, stopped = await journal.stops(self._heard)
+        for no in stopped:
+            gone = self._passes.get(no)
+            if gone is not None and not gone.ending:
+                self._unload(gone)
+                self._tell_of_end(gone.row.id)
         if await journal.ready(self._workflows.keys(), now):
             self.look()
         for news in await journal.news():
             run = self._passes.get(news.run)
+            if run is None and self._claiming is not None:
+                self._news[news.run] = news
             if run is not None and not run.over:
                 run.hear(news.cancel, news.pause)
                 self._around.loop.call_soon(self._deliver, run, False)  # noqa: FBT003 - it is driven, so not suspended
@@ -164,9 +182,8 @@ class Worker:
 
     def awaits(self, run_id: str, waiter: Pass) -> None:
         """Let a pass hear of the end of a run."""
-        waiters = self._awaited.setdefault(run_id, [])
-        waiters[:] = [one for one in waiters if not one.over]
-        waiters.append(waiter)
+        self._awaited.setdefault(run_id, []).append(waiter)
+        self._awaits_of.setdefault(waiter, set()).add(run_id)
 
     def _tell_of_end(self, run_id: str) -> int:
         """Let those who wait for a run look at their mail; how many of them rest in memory."""
@@ -181,11 +198,11 @@ class Worker:
         else:
             run.mailed(woken=woken)
 
-    def _wake(self, run: Pass) -> None:
+    def _wake(self, run: Pass, pending: bool) -> None:  # noqa: FBT001 - a callback takes no keywords
         if run.over:
             self.look()  # it left memory meanwhile, to make room
         else:
-            run.wake()
+            run.wake(pending=pending)
 
     def look(self) -> None:
         """Look for runs to drive, now."""
@@ -298,6 +315,8 @@ class Worker:
                 self._around.loop.call_soon(self._deliver, run, False)  # noqa: FBT003 - it is held, so it is not suspended
             elif news.no == run.hold.run:
                 run.hear(news.cancel, news.pause)
+        if (asked := self._news.pop(run.hold.run, None)) is not None:
+            run.hear(asked.cancel, asked.pause)
         self._passes[run.hold.run] = run
         self._by_id[run.row.id] = run
         if run.row.deaths >= _SUSPECT:
@@ -306,6 +325,11 @@ class Worker:
 
     def _forget(self, run: Pass) -> None:
         del self._passes[run.hold.run]
+        for run_id in self._awaits_of.pop(run, ()):
+            waiters = self._awaited.get(run_id, [])
+            waiters[:] = [one for one in waiters if one is not run]
+            if not waiters:
+                self._awaited.pop(run_id, None)
         self._idle.pop(run.hold.run, None)
         if self._by_id.get(run.row.id) is run:  # else a new run has taken the place and the id of this one
             del self._by_id[run.row.id]
@@ -367,6 +391,7 @@ class Worker:
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None
         self._unheard.clear()
+        self._news.clear()
         if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
             level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
             logger.log(level, "looking for runs to drive failed", exc_info=error)

@@ -51,9 +51,19 @@ class Workflow(Decorated, Generic[P, R]):
         return self._spec.name
 
     @property
+    def key(self) -> str | None:
+        """The key that was chosen for a call in a body, if one was."""
+        return self._key
+
+    @property
     def fn(self) -> Callable[P, Coroutine[Any, Any, R]]:
         """The function as it was written; calling it is not durable."""
         return self._spec.fn
+
+    @property
+    def chosen(self) -> StartOptions:
+        """The options that were chosen for a start."""
+        return self._options
 
     @property
     def spec(self) -> WorkflowSpec:

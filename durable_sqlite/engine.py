@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextvars import Token
 from dataclasses import replace
@@ -13,11 +14,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from ._clock import Clock, SystemClock, microseconds
 from ._codec import Codec, Vault
-from ._context import NOWHERE, EngineScope, Host, Scope, scope
+from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, scope
 from ._front import Front
 from ._handle import DeadLetter, Run, point_name
 from ._ids import check_name, new_id
@@ -32,6 +33,8 @@ from ._records import (
     State,
     StateName,
 )
+from ._transactions import Transaction
+from ._tx import Tx
 from ._view import letter_of, plain
 from ._workflows import Workflow
 from .errors import EngineClosed, UsageError, WrongState
@@ -40,11 +43,13 @@ from .retry import Retry
 if TYPE_CHECKING:
     from ._session import Plan, Session
     from ._signals import Suspend  # pydantic is imported with it
+    from ._sqlite import SqliteJournal
     from .journal import Journal
 
 __all__ = ["Engine"]
 
-T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 logger = logging.getLogger("durable_sqlite")
 
@@ -75,6 +80,8 @@ class Engine:
         payload_limit: The largest encoded value in bytes.
         max_entries: How many entries a run may have.
         step_threads: How many threads run synchronous steps.
+        schema: A folder of numbered SQL files for tables of your own in the journal's file, such as `0001_orders.sql`; what is
+            not applied yet is applied when the engine opens.
         on_dead_letter: Is called with each run that fails or is parked here, after the commit; it may be asynchronous.
         codec: Turns encoded bytes into stored bytes, for compression or encryption.
         clock: The time; for tests.
@@ -94,6 +101,7 @@ class Engine:
         payload_limit: int = 1_048_576,
         max_entries: int = 100_000,
         step_threads: int = 32,
+        schema: str | os.PathLike[str] | None = None,
         on_dead_letter: Callable[[DeadLetter], Awaitable[None] | None] | None = None,
         codec: Codec | None = None,
         clock: Clock | None = None,
@@ -127,7 +135,13 @@ class Engine:
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
         self._failpoint: Callable[[str], None] = _nothing
-        self._journal_options: dict[str, Any] = {"synchronous": synchronous, "codec": codec.name if codec else ""}
+        self._journal_options: dict[str, Any] = {
+            "synchronous": synchronous,
+            "codec": codec.name if codec else "",
+        }
+        if schema is not None:
+            self._journal_options["schema"] = Path(schema)
+        self._sqlite: SqliteJournal | None = None
         title = str(self._path or ":memory:")
         self._front = Front(title, drives=drive, vault=self._vault, clock=self._clock, ids=new_id)
         self._token: Token[Scope] | None = None
@@ -219,7 +233,9 @@ class Engine:
     def _make_journal(self) -> Journal:
         from ._sqlite import SqliteJournal  # noqa: PLC0415
 
-        return SqliteJournal(self._path or ":memory:", failpoint=self._failpoint, **self._journal_options)
+        path = self._path or ":memory:"
+        self._sqlite = SqliteJournal(path, failpoint=self._failpoint, **self._journal_options)
+        return self._sqlite
 
     async def join(self) -> None:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
@@ -333,7 +349,50 @@ class Engine:
                     continue
             for row in page:
                 since = row.changed
-                yield await self._front.look_at(row)
+                now = await self._front.open().journal.run(row.id)
+                if now is not None and now.changed == row.changed:  # else it comes again, as what it is by then
+                    yield await self._front.look_at(now)
+
+    # Transactions ----------------------------------------------------------------------------------------------------
+
+    async def transact(
+        self, fn: Transaction[P, R] | Callable[Concatenate[Tx, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run a transaction outside of runs, unrecorded.
+
+        Its rows, the runs that it starts and the messages that it sends are one commit, or nothing. The function is called
+        with a `Tx`, on the journal's thread; perhaps more than once, but its rows count once.
+
+        Args:
+            fn: A transaction, or any plain function whose first parameter is the `Tx`.
+            args: Its other arguments.
+            kwargs: Those by name.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            Exception: What the function raises passes through, and nothing of it stays.
+            TimeoutError: Its SQL took too long.
+        """
+        result: R = await self._front.transact(fn, args, kwargs)
+        return result
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection to the journal's file for reads and writes of your own; close it after use, and keep what it does short.
+
+        It is of Python's `sqlite3`, commits each statement unless you say BEGIN, and is configured as the journal needs it. It
+        may read the journal's tables and not change them. Call it from any thread, but not in the body of a workflow.
+
+        Raises:
+            EngineClosed: The engine is not open.
+            UsageError: The journal is in memory only.
+            NotDurable: The caller is the body of a workflow.
+        """
+        not_in_body("engine.connect()")
+        if self._front.state != "open" or self._sqlite is None:
+            raise EngineClosed(f"{self!r} is not open: connect inside `async with`")
+        return self._sqlite.connect()
 
     # Dead letters ----------------------------------------------------------------------------------------------------
 

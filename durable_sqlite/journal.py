@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ._records import (
     Answered,
@@ -46,8 +46,11 @@ from ._records import (
     Wait,
     WorkerRow,
 )
+from ._tables import Effect, Undone, Work
 
 __all__ = ["Journal"]
+
+T = TypeVar("T")
 
 
 class Journal(Protocol):
@@ -128,7 +131,8 @@ class Journal(Protocol):
     def cancel(self, run_id: str, request: Request, *, caller: Hold | None = None) -> asyncio.Future[Sequence[RunRow]]:
         """Ask a run and its descendants to end; the run afterwards, then those of the others that were told now.
 
-        A second request changes nothing. A run that never began ends here: one that has neither entries nor waits. A paused
+        A second request changes nothing. A run that never began ends here: one that has neither entries nor waits, and that
+        nobody left in the middle. A paused
         run goes on, to its end, and a request to pause is gone. Descendants are the runs that its body started and theirs,
         but for detached ones and what those started.
 
@@ -157,7 +161,7 @@ class Journal(Protocol):
 
         Raises:
             UnknownRun: No run has this id.
-            WrongState: The run has stopped, or was asked to end.
+            WrongState: The run has stopped, or was asked or told to end.
         """
         ...
 
@@ -195,6 +199,15 @@ class Journal(Protocol):
         """
         ...
 
+    def transact(self, work: Work[T]) -> asyncio.Future[T]:
+        """Run a body inside the batch's transaction, in a savepoint of its own; what it gave, once that is committed.
+
+        What it raises is the future's exception, its rows are gone then, and the other writes of the batch are untouched.
+        So is an error at COMMIT for which it is to blame, such as a deferred constraint, and a `TimeoutError` where its SQL
+        took longer than its budget. Trouble of the storage is waited out as for any write, and the body is called again.
+        """
+        ...
+
     # Writes of the worker --------------------------------------------------------------------------------------------
 
     def claim(
@@ -210,10 +223,11 @@ class Journal(Protocol):
         """
         ...
 
-    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[None]:
+    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[News]:
         """Take a run at rest again whose body this worker still has; the new hold is the old one with the next epoch.
 
-        A pause stays in force unless the run's deadline has come.
+        A pause stays in force unless the run's deadline has come. The answer is what is asked of the run: a request to cancel
+        that the body was not given, and the request to pause that is in force.
 
         Raises:
             LeaseLost: Somebody else has driven it since.
@@ -221,7 +235,18 @@ class Journal(Protocol):
         ...
 
     def record(self, hold: Hold, entry: Entry, takes: Sequence[int] = ()) -> asyncio.Future[None]:
-        """Append one outcome, and note that it took these messages. A second outcome for a key is refused by the journal."""
+        """Append one outcome, and note that it took these messages. A second outcome for a key is refused by the journal.
+
+        An entry that tells the body to end also ends a pause, and a request to pause.
+        """
+        ...
+
+    def transact_step(self, hold: Hold, entry: Entry, work: Work[Effect]) -> asyncio.Future[Entry | Undone]:
+        """Run a body as `transact` does, and append its outcome in the same commit; the entry as it was recorded.
+
+        The entry's outcome and payload are those of the effect. Where the body or its commit fails, nothing is recorded, and
+        the answer says so; the next entry may take its place in the run's order.
+        """
         ...
 
     def expire(self, hold: Hold, entry: Entry, deadline: int) -> asyncio.Future[bool]:
@@ -248,8 +273,11 @@ class Journal(Protocol):
         """Keep a message out of the way, with the reason: it does not fit its type."""
         ...
 
-    def reopen(self, hold: Hold, key: str, error: bytes) -> asyncio.Future[None]:
-        """Take the answer of a question away again, with the reason: it does not fit its type."""
+    def reopen(self, hold: Hold, key: str, answer: bytes, error: bytes) -> asyncio.Future[None]:
+        """Take this answer of a question away again, with the reason: it does not fit its type.
+
+        Where the question has another answer by now, or none, nothing changes.
+        """
         ...
 
     def abandon(self, hold: Hold, children: Sequence[str], request: Request) -> asyncio.Future[Sequence[RunRow]]:
@@ -380,6 +408,10 @@ class Journal(Protocol):
         """
         ...
 
+    async def stops(self, since: int) -> tuple[int, list[int]]:
+        """The numbers of the runs that stopped after `since` and have not changed again, and the last change there is."""
+        ...
+
     async def pulse(self) -> int:
         """A number that differs from the one before if anybody has written to the journal in between."""
         ...
@@ -393,7 +425,7 @@ class Journal(Protocol):
         ...
 
     async def backlog(self) -> list[tuple[str, str, int]]:
-        """Name, origin and number of the pending or due-to-come runs, by workflow: what recovery has to know."""
+        """Name, origin and number of the runs that nobody drives and that have not stopped, by workflow."""
         ...
 
     async def workers(self) -> list[WorkerRow]:

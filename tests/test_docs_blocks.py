@@ -1,4 +1,4 @@
-"""The documents' own code: every block is Python, and those of the page on failure print what stands below them."""
+"""The documents' own code: every block is Python, and those of some pages print what stands below them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import ast
 import contextlib
 import io
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 
+from durable_sqlite import _signals
 from tests.support.house import ROOT
 
 _PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -54,22 +58,25 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
     assert sorted(put_in) == ["CHANGELOG.md", "examples/first.py"]
 
 
-def test_the_page_on_failure_prints_what_it_says_it_prints() -> None:
-    blocks = _blocks(ROOT / "docs" / "failure.md")
-    names: dict[str, Any] = {"__name__": "docs.failure"}
+@pytest.mark.parametrize(("name", "outputs"), [("failure", 2), ("waiting", 8), ("exactly_once", 1)])
+def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_signals, "_KNOWN", WeakValueDictionary[Any, Any]())  # a page is a program by itself
+    blocks = _blocks(ROOT / "docs" / f"{name}.md")
+    module = ModuleType(f"docs.{name}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)  # where pydantic looks for it
     compared = 0
     for number, block in enumerate(blocks):
         if block.language != "python":
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block.text, f"failure.md:{block.line}", "exec"), names)
+            exec(compile(block.text, f"{name}.md:{block.line}", "exec"), vars(module))
         shown = blocks[number + 1] if number + 1 < len(blocks) else None
         if shown is not None and shown.language == "text":
             assert shown.text == printed.getvalue(), (
-                f"failure.md, line {shown.line}: this is what the block above prints"
+                f"{name}.md, line {shown.line}: this is what the block above prints"
             )
             compared += 1
         else:
             assert not printed.getvalue()
-    assert compared == 2
+    assert compared == outputs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.support.house import ROOT, killed_at, marked, python, started
 FIRST = ROOT / "examples" / "first.py"
 REVIEW = ROOT / "examples" / "review.py"
 BRANCHES = ROOT / "examples" / "branches.py"
+TRANSFER = ROOT / "examples" / "transfer.py"
 _CITIES = ("Oslo", "Accra", "Lima", "Hanoi")
 SERVED = "served: cup 1, cup 2, cup 3, cup 4, cup 5"
 TODAY = "today: Oslo 22°, Accra 23°, Lima 22°, Hanoi 23°"
@@ -78,3 +81,27 @@ def _all_effects() -> set[str]:
     return {f"measuring {city} at {hour}" for city in _CITIES for hour in (6, 12, 18)} | {
         f"rendering {city}" for city in _CITIES
     }
+
+
+@pytest.mark.parametrize("booking", [1, 5, 9])
+def test_the_transfer_example_killed_in_the_middle_keeps_the_sum_and_books_each_transfer_once(
+    tmp_path: Path, booking: int
+) -> None:
+    journal = tmp_path / "transfer.db"
+    lines = [
+        f"booking {number}: 30 from {debit} to {credit}"
+        for number, (debit, credit) in enumerate((("ann", "bob"), ("bob", "cay"), ("cay", "ann")) * 3, 1)
+    ]
+    before = killed_at(lines[booking - 1], [TRANSFER, journal])
+    assert before == lines[:booking]
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+        ((kept,),) = connection.execute("SELECT sum(cents) FROM accounts")
+        assert kept == 100
+    *after, last, accounts = python(TRANSFER, journal).splitlines()
+    # The last line was printed before its commit: it may be there once more, and is booked once all the same.
+    assert after in (lines[booking - 1 :], lines[booking:])
+    assert (last, accounts) == ("last booking: 9", "ann 100, bob 0, cay 0")
+    with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
+        booked = connection.execute("SELECT number, debit, credit, cents FROM bookings ORDER BY number").fetchall()
+    assert [f"booking {number}: {cents} from {debit} to {credit}" for number, debit, credit, cents in booked] == lines
+    assert python(TRANSFER, journal).splitlines() == [last, accounts]

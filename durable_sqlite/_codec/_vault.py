@@ -72,7 +72,8 @@ class Vault:
             if count and size > self._limit:
                 break
             count += 1
-        return self.seal(b"[" + b",".join(items[:count]) + b"]", where), count
+        # One item alone may be as large as allowed, and the brackets are not its fault.
+        return self._encoded(b"[" + b",".join(items[:count]) + b"]", where), count
 
     def seal_error(self, data: bytes, where: str) -> bytes:
         """The bytes to be stored for a described error: its size has a bound of its own, and it must be recorded anyhow.

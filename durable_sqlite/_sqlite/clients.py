@@ -253,9 +253,11 @@ def _answerable(row: RunRow, question: Question, new: NewAnswer) -> Question | S
         at, by = to_datetime(question.answered_at), question.answered_by
         told = f"{asked} was answered at {at.isoformat()} by {by or 'somebody'}: that answer counts"
         return SignalSuperseded(row.id, told, at=at, by=by)
-    if row.state in _ENDED and question.closed_at == row.ended_at:
+    timed_out = question.deadline is not None and question.closed_at == question.deadline
+    if row.state in _ENDED and question.closed_at == row.ended_at and not timed_out:
         return SignalRejected(row.id, f"run {row.id} is {row.state}: nobody waits for the answer to {question.key}")
     late = question.deadline is not None and new.at > question.deadline
+    late = late and (question.closed_at is None or timed_out)
     over_at = question.deadline if late else question.closed_at
     if over_at is None:
         return question

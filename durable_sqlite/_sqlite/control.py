@@ -90,7 +90,8 @@ def pause(desk: Desk, run_id: str, request: Request) -> Sequence[RunRow] | Unkno
         return WrongState(run_id, f"run {run_id} was asked to end: let it, or terminate it")
     if run.pause is not None:
         return [run]
-    desk.touch("ask_pause", asked(run.no, request))
+    if not desk.touch("ask_pause", asked(run.no, request)):
+        return WrongState(run_id, f"run {run_id} was told to end, as its deadline has passed: let it, or terminate it")
     others = desk.below(run.no, lambda each: desk.touch("ask_pause", asked(each, request)) > 0)
     return [desk.run(no) for no in (run.no, *others)]
 

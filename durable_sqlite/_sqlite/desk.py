@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from .._records import CANCEL_KEY, Hold, Request, RunRow
 from ..errors import LeaseLost, UnknownRun
-from .rows import Tables, request_of
+from .rows import Row, Tables, request_of
 
 __all__ = ["Desk", "Held", "asked", "unknown"]
 
@@ -40,7 +40,8 @@ class Desk(Tables):
     me: int
     fenced: bool
     """This worker may no longer drive runs; its clients may go on."""
-    _tick: int = 0
+    tick: int = 0
+    """The number of this transaction, once it has written a run. To be put back with what a savepoint takes back."""
 
     def holding(self, hold: Hold, **more: object) -> dict[str, object]:
         """The parameters that make a write conditional on the hold."""
@@ -48,9 +49,15 @@ class Desk(Tables):
 
     def touch(self, name: str, parameters: Mapping[str, object]) -> int:
         """The number of runs that were written; each of them has the number of this transaction then."""
-        if not self._tick:
-            ((self._tick,),) = self.all("tick", {})
-        return self.change(name, {**parameters, "tick": self._tick})
+        if not self.tick:
+            ((self.tick,),) = self.all("tick", {})
+        return self.change(name, {**parameters, "tick": self.tick})
+
+    def touching(self, name: str, parameters: Mapping[str, object]) -> list[Row]:
+        """What is to be known of the runs that were written, as `touch` writes them."""
+        if not self.tick:
+            ((self.tick,),) = self.all("tick", {})
+        return self.all(name, {**parameters, "tick": self.tick})
 
     def holds(self, hold: Hold) -> bool:
         """Whether this worker holds the run."""

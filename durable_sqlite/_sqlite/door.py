@@ -6,7 +6,9 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,6 +21,7 @@ from .faults import Fault, fault_of, translate
 from .link import Guardian, JobConnection, Link
 from .patience import LOGGER, Patience, Pauses
 from .rows import Tables
+from .transactions import Bench, Given
 from .writer import Settings, Writer
 
 __all__ = ["Door"]
@@ -43,6 +46,7 @@ class Door:
         chance: A number from 0 to 1, for the length of those waits.
         connection: The class of the connections.
         checkpoint_bytes: The size of the WAL from which it is written back.
+        monotonic: Seconds on a clock that never goes back: how long transactions take.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Door:
         chance: Callable[[], float] | None = None,
         connection: type[JobConnection] = JobConnection,
         checkpoint_bytes: int = connect.CHECKPOINT_BYTES,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         name = os.fspath(path)
         self.path = name if name == connect.MEMORY else str(Path(name).absolute())
@@ -67,6 +72,7 @@ class Door:
         self._connection = connection
         self._checkpoint_bytes = checkpoint_bytes
         self._sql = statements.load()
+        self._bench = Bench(self._sql, monotonic)
         self._writer: Writer | None = None
         self._reader: Link | None = None
         self._guardian: Guardian | None = None
@@ -120,10 +126,16 @@ class Door:
             path=self.path,
             sql=self._sql,
             new_link=lambda farewell: Link(self._address(), connection=self._connection, farewell=farewell),
-            configure=partial(connect.configure, synchronous=self._synchronous),
+            configure=self._configure,
             failpoint=self._failpoint,
             checkpoint_bytes=self._checkpoint_bytes,
+            bench=self._bench,
         )
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        """Make a connection the writer's; once, because this throws away what it has prepared."""
+        connect.configure(connection, synchronous=self._synchronous)
+        self._bench.take(connection)
 
     @property
     def _is_in_memory(self) -> bool:
@@ -137,6 +149,7 @@ class Door:
         known = migrate.read(migrate.find())
         failpoint = self._failpoint or _nothing
         connect.prepare(connection, known, path=self.path, synchronous=self._synchronous, failpoint=failpoint)
+        self._bench.take(connection)
         tables = Tables(connection, self._sql)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -182,8 +195,10 @@ class Door:
             await writer.serve(pauses)
         except asyncio.CancelledError:
             # The loop ends, or `stop` was called. The end of a program is no outcome: let go, quietly. Where the loop
-            # ends, all else in it hears of it in the same turn, and what is given back then is still taken.
-            await asyncio.sleep(0)
+            # ends, all else in it hears of it in the same turn, and what is given back then is still taken. Where both are
+            # so, the second cancellation comes here.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
             writer.finish()
             await self._let_go()
             writer.fail(EngineClosed(f"the journal {self.path} was let go before this write was committed"))
@@ -250,9 +265,15 @@ class Door:
 
     # What the verbs of the port stand on -----------------------------------------------------------------------------
 
-    def _submit(self, act: Callable[[Desk], T | Exception], *, drives: bool = True) -> asyncio.Future[T]:
+    def _submit(
+        self,
+        act: Callable[[Desk], T | Given[T] | BaseException],
+        *,
+        drives: bool = True,
+        blame: Callable[[sqlite3.Error], object] | None = None,
+    ) -> asyncio.Future[T]:
         """Let the writer do it; `drives` says that a worker which was struck off may not do it any more."""
-        return self._open_writer().submit(act, drives=drives)
+        return self._open_writer().submit(act, drives=drives, blame=blame)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:
@@ -264,7 +285,7 @@ class Door:
         writer = self._open_writer()
         reader = self._reader
         if reader is None:
-            return await writer.submit(look, drives=False)
+            return await writer.submit(partial(_look_between, look), drives=False)
         patience = Patience(Pauses(asyncio.get_running_loop().time, self._sleep, self._chance), self.path)
         while True:
             try:
@@ -277,3 +298,10 @@ class Door:
             else:
                 patience.over()
                 return seen
+
+
+def _look_between(look: queries.Look[T], desk: Desk) -> T:
+    """Look in the middle of a batch: what is changed after it in the same commit has a number of its own."""
+    seen = look(desk)
+    desk.tick = 0
+    return seen

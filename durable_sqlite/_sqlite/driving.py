@@ -5,9 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from .._records import CANCEL_KEY, Claimed, Drained, End, Hold, Kind, Reason, Rest, RunRow, State, Suspension, Wait
+from .._records import (
+    CANCEL_KEY,
+    Claimed,
+    Drained,
+    End,
+    Hold,
+    Kind,
+    News,
+    Reason,
+    Rest,
+    RunRow,
+    State,
+    Suspension,
+    Wait,
+)
 from ..errors import LeaseLost
 from .desk import Desk, Held
+from .rows import request_of
 
 __all__ = ["claim", "end", "give_back", "reclaim", "release", "suspend", "take_over"]
 
@@ -30,9 +45,13 @@ def _take(desk: Desk, no: int, now: int) -> Claimed:
     return Claimed(row, Hold(no, row.epoch))
 
 
-def reclaim(desk: Desk, hold: Hold, at: int) -> LeaseLost | None:
+def reclaim(desk: Desk, hold: Hold, at: int) -> News | LeaseLost:
     """Take a run at rest again that nobody has driven since."""
-    return None if desk.touch("reclaim", desk.holding(hold, at=at)) else desk.lost(hold)
+    taken = desk.touching("reclaim", desk.holding(hold, at=at, cancel_key=CANCEL_KEY))
+    if not taken:
+        return desk.lost(hold)
+    ((*requests,),) = taken
+    return News(hold.run, request_of(*requests[:3]), request_of(*requests[3:]))
 
 
 # Coming to rest ------------------------------------------------------------------------------------------------------
@@ -81,7 +100,7 @@ def _is_over(desk: Desk, run: int, wait: Wait) -> bool:
     """Whether what a wait waits for has come."""
     match wait.kind:
         case Kind.SIGNAL:
-            found = desk.all("news_of_signal", {"run": run, "name": wait.name})
+            found = desk.all("news_of_signal", {"run": run, "name": wait.name, "deadline": wait.deadline})
         case Kind.QUESTION:
             found = desk.all("news_of_question", {"run": run, "key": wait.key})
         case _:

@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 from ..errors import JournalError, NotAJournal
 
-__all__ = ["Fault", "fault_of", "name_of", "translate"]
+__all__ = ["Fault", "fault_of", "is_conflict", "is_damage", "is_full", "is_interrupt", "name_of", "translate"]
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _STALLED = frozenset(
@@ -24,6 +24,8 @@ _STALLED = frozenset(
         sqlite3.SQLITE_INTERRUPT,
     }
 )
+
+_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class Fault(Enum):
@@ -49,6 +51,27 @@ def name_of(error: BaseException) -> str:
     """SQLite's name of the error, such as `SQLITE_FULL`."""
     name: str = getattr(error, "sqlite_errorname", type(error).__name__)
     return name
+
+
+def is_interrupt(error: sqlite3.Error) -> bool:
+    """Whether SQLite was told to break off."""
+    return _code(error) == sqlite3.SQLITE_INTERRUPT
+
+
+def is_conflict(error: sqlite3.Error) -> bool:
+    """Whether two statements of one connection are in each other's way."""
+    return _code(error) == sqlite3.SQLITE_LOCKED
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether there is no room: on the disk, or for one more number."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file itself is broken, and not only a virtual table in it."""
+    extended: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
+    return _code(error) in _DAMAGE and extended != sqlite3.SQLITE_CORRUPT_VTAB
 
 
 def fault_of(error: sqlite3.Error) -> Fault:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 from .._records import (
     Answered,
@@ -37,10 +39,13 @@ from .._records import (
     Wait,
     WorkerRow,
 )
-from . import clients, control, driving, queries, recording, reviving
+from .._tables import Effect, Undone, Work
+from . import clients, control, driving, queries, recording, reviving, transactions
 from .door import Door
 
 __all__ = ["SqliteJournal"]
+
+T = TypeVar("T")
 
 
 class SqliteJournal(Door):
@@ -99,6 +104,14 @@ class SqliteJournal(Door):
         """Mark a dead letter as seen to."""
         return self._submit(lambda desk: reviving.discard(desk, run_id, at), drives=False)
 
+    def transact(self, work: Work[T]) -> asyncio.Future[T]:
+        """Run a body inside the batch's transaction; what it gave, once that is committed."""
+
+        def blame(error: sqlite3.Error) -> BaseException:
+            return error
+
+        return self._submit(lambda desk: transactions.transact(desk, work, self._bench), drives=False, blame=blame)
+
     # Writes of the worker --------------------------------------------------------------------------------------------
 
     def claim(
@@ -107,13 +120,17 @@ class SqliteJournal(Door):
         """Take up to `limit` runs that are ready, oldest due first."""
         return self._submit(lambda desk: driving.claim(desk, workflows, now, limit, suspects=suspects))
 
-    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[None]:
+    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[News]:
         """Take a run at rest again whose body this worker still has."""
         return self._submit(lambda desk: driving.reclaim(desk, hold, at))
 
     def record(self, hold: Hold, entry: Entry, takes: Sequence[int] = ()) -> asyncio.Future[None]:
         """Append one outcome, and note that it took these messages."""
         return self._submit(lambda desk: recording.record(desk, hold, entry, takes))
+
+    def transact_step(self, hold: Hold, entry: Entry, work: Work[Effect]) -> asyncio.Future[Entry | Undone]:
+        """Run a body as `transact` does, and append its outcome in the same commit."""
+        return self._submit(lambda desk: transactions.transact_step(desk, hold, entry, work, self._bench), blame=Undone)
 
     def expire(self, hold: Hold, entry: Entry, deadline: int) -> asyncio.Future[bool]:
         """Append the outcome of a wait whose deadline has passed, unless something came in time."""
@@ -131,9 +148,9 @@ class SqliteJournal(Door):
         """Keep a message out of the way, with the reason."""
         return self._submit(lambda desk: recording.set_aside(desk, hold, message, error))
 
-    def reopen(self, hold: Hold, key: str, error: bytes) -> asyncio.Future[None]:
-        """Take the answer of a question away again, with the reason."""
-        return self._submit(lambda desk: recording.reopen(desk, hold, key, error))
+    def reopen(self, hold: Hold, key: str, answer: bytes, error: bytes) -> asyncio.Future[None]:
+        """Take this answer of a question away again, with the reason."""
+        return self._submit(lambda desk: recording.reopen(desk, hold, key, answer, error))
 
     def abandon(self, hold: Hold, children: Sequence[str], request: Request) -> asyncio.Future[Sequence[RunRow]]:
         """Ask children that the body no longer waits for to end."""
@@ -225,6 +242,10 @@ class SqliteJournal(Door):
     async def changes(self, query: RunQuery, since: int) -> list[RunRow]:
         """The runs that a query asks for and that changed after `since`, in the order of their changes."""
         return await self._read(lambda tables: queries.changes(tables, query, since))
+
+    async def stops(self, since: int) -> tuple[int, list[int]]:
+        """The numbers of the runs that stopped since, and the last change there is."""
+        return await self._read(lambda tables: queries.stops(tables, since))
 
     async def pulse(self) -> int:
         """A number that differs from the one before if anybody has written to the journal in between.

@@ -42,6 +42,7 @@ __all__ = [
     "run",
     "runs",
     "snapshot",
+    "stops",
     "waits",
     "workers",
 ]
@@ -174,6 +175,12 @@ def news(tables: Tables, me: int) -> list[News]:
     """The runs of this worker for which there is mail, or a request."""
     rows = tables.all("news", {"me": me, "cancel_key": CANCEL_KEY})
     return [News(no, request_of(*requests[:3]), request_of(*requests[3:])) for no, *requests in rows]
+
+
+def stops(tables: Tables, since: int) -> tuple[int, list[int]]:
+    """The numbers of the runs that stopped since, and the last change there is."""
+    ((last,),) = tables.all("tick_now", {})
+    return int(last), sorted(no for (no,) in tables.all("stops", {"since": since}))
 
 
 def pulse(tables: Tables) -> int:

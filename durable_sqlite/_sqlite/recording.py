@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._records import Entry, FailedAttempt, Hold, Intent, Kind, NewQuestion, Report
+from .._records import CANCEL_KEY, Entry, FailedAttempt, Hold, Intent, Kind, NewQuestion, Report
 from ..errors import JournalError, LeaseLost
 from .desk import Desk
 
@@ -49,6 +49,8 @@ def record(desk: Desk, hold: Hold, entry: Entry, takes: Sequence[int] = ()) -> L
     ).rowcount
     if not written:
         return desk.lost(hold)
+    if entry.key == CANCEL_KEY:
+        desk.touch("end_pause", {"run": hold.run})
     for no in takes:
         if not desk.change("take_message", {"run": hold.run, "no": no, "key": entry.key}):
             # Raised, so that the outcome is not kept either.
@@ -141,11 +143,11 @@ def set_aside(desk: Desk, hold: Hold, message: int, error: bytes) -> LeaseLost |
     return None
 
 
-def reopen(desk: Desk, hold: Hold, key: str, error: bytes) -> LeaseLost | None:
+def reopen(desk: Desk, hold: Hold, key: str, answer: bytes, error: bytes) -> LeaseLost | None:
     """Take an answer away again."""
     if not desk.holds(hold):
         return desk.lost(hold)
-    desk.change("reopen", {"run": hold.run, "key": key, "error": error})
+    desk.change("reopen", {"run": hold.run, "key": key, "answer": answer, "error": error})
     return None
 
 

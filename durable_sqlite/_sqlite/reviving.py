@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from .._records import Kind, Reason, Resumed, Resumption, RunRow, Settlement, State
+from .._records import Kind, Reason, Resumed, Resumption, RunRow, Settlement, State, abandoner
 from ..errors import UnknownRun, WrongState
 from .desk import Desk, unknown
 
@@ -95,6 +95,8 @@ class _Revival:
             "ids": json.dumps([name for _key, kind, name in forgotten if kind == Kind.RUN]),
             "late": run.reason == Reason.DEADLINE,
         }
+        # What was given up because of what is forgotten begins anew.
+        self.desk.change("forget_abandoned", {"run": run.no, "by": abandoner(run.id)})
         for (no,) in self.desk.all("fallen", fallen):
             child = self.desk.run(no)
             self.revive(child, child.failed_keys, deadline)

@@ -13,13 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import EngineClosed, LeaseLost
+from ..errors import EngineClosed, JournalError, LeaseLost
 from .connect import MEMORY
 from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .files import Files
 from .link import Link
 from .patience import LOGGER, Patience, Pauses
+from .transactions import BatchUndone, Bench, Given, given
 
 __all__ = ["Obstacle", "Settings", "Writer"]
 
@@ -27,6 +28,12 @@ T = TypeVar("T")
 
 _LARGEST_BATCH = 1000
 """Operations in one transaction at most: others also want the write lock."""
+
+_LONGEST_BATCH = 0.25
+"""Seconds after which the bodies of a batch have had the write lock for long enough: what is applied is committed."""
+
+_LOOK_AFTER = 1.0
+"""Seconds after which it is seen whether a body that was called has returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,13 @@ class _Operation:
     future: asyncio.Future[Any]
     drives: bool
     """It is about driving runs, so a fenced worker may not do it."""
+    blame: Callable[[sqlite3.Error], object] | None
+    """The answer where COMMIT fails and it is to blame; only a body can be."""
+
+    @property
+    def once(self) -> bool:
+        """Nothing would tell afterwards that it was done: it must not be applied a second time."""
+        return self.blame is not None and not self.drives
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,7 @@ class Settings:
         configure: Configures a connection that was opened anew.
         failpoint: Called by name at the places where a crash is tried.
         checkpoint_bytes: The size of the WAL from which it is written back.
+        bench: Where bodies of transactions are called.
     """
 
     path: str
@@ -64,6 +79,7 @@ class Settings:
     configure: Callable[[sqlite3.Connection], None]
     failpoint: Callable[[str], None] | None
     checkpoint_bytes: int
+    bench: Bench
 
 
 class Writer:
@@ -88,16 +104,26 @@ class Writer:
         # The loop's own.
         self._checkpoint_at = settings.checkpoint_bytes
         self._restarted = False
+        self._bodies = 0
+        self._watch: asyncio.TimerHandle | None = None
+        self._told: object = None
 
     # The loop's side -------------------------------------------------------------------------------------------------
 
-    def submit(self, act: Callable[[Desk], T | Exception], *, drives: bool) -> asyncio.Future[T]:
+    def submit(
+        self,
+        act: Callable[[Desk], T | Given[T] | BaseException],
+        *,
+        drives: bool,
+        blame: Callable[[sqlite3.Error], object] | None = None,
+    ) -> asyncio.Future[T]:
         """Queue an operation: the order of the calls is the order of the writes, the future is done after the commit."""
         future: asyncio.Future[T] = self._loop.create_future()
         if self._closing:
             future.set_exception(EngineClosed("the journal is closed"))
         else:
-            self._queue.append(_Operation(act, future, drives))
+            self._queue.append(_Operation(act, future, drives, blame))
+            self._bodies += blame is not None
             self._news.set()
         return future
 
@@ -121,7 +147,12 @@ class Writer:
         self._news.set()
 
     async def _flush(self, patience: Patience) -> None:
+        if self._bodies:
+            self._watch = self._loop.call_later(_LOOK_AFTER, self._look_at_body)
         obstacle = await self.link.run(self._apply)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         self._answer()
         if obstacle is None:
             patience.over()
@@ -133,12 +164,29 @@ class Writer:
     def _answer(self) -> None:
         while self._done:
             operation, answer = self._done.popleft()
+            self._bodies -= operation.blame is not None
             if operation.future.done():  # its caller was cancelled; the write stands
                 continue
             if isinstance(answer, BaseException):
                 operation.future.set_exception(answer)
             else:
-                operation.future.set_result(answer)
+                operation.future.set_result(given(answer))
+
+    def _look_at_body(self) -> None:
+        """Tell of a body that does not return: the thread cannot, and nothing else is written meanwhile."""
+        running = self._settings.bench.running
+        if running is not None and running is not self._told:
+            budget, since = running
+            took = self._settings.bench.now() - since
+            if took > budget.sql:
+                self._told = running
+                LOGGER.warning(
+                    "%s has been running for %.1f s, and nothing else can be written until it returns: compute and wait "
+                    "outside of transactions",
+                    budget.what,
+                    took,
+                )
+        self._watch = self._loop.call_later(_LOOK_AFTER, self._look_at_body)
 
     async def _look_again(self, obstacle: Obstacle, patience: Patience) -> None:
         """After a COMMIT that failed: open the file anew, and see whether the batch is in it."""
@@ -223,16 +271,28 @@ class Writer:
 
     def _transact(self, connection: sqlite3.Connection, group: list[_Operation]) -> Obstacle | None:
         answers: list[Any] = []
+        until: float | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
             fenced = connection.execute(self._settings.sql["bump"], {"me": self.me}).rowcount == 0
             desk = Desk(connection, self._settings.sql, self.me, fenced)
             for operation in group:
                 refused = fenced and operation.drives
+                if operation.blame is None:
+                    answers.append(_struck_off() if refused else operation.act(desk))
+                    continue
+                now = self._settings.bench.now()
+                until = now + _LONGEST_BATCH if until is None else until
+                if now >= until:
+                    break
                 answers.append(_struck_off() if refused else operation.act(desk))
+            group = group[: len(answers)]
             self._fail("commit.before")
             if self._files is not None:
                 self._files.check(len(group))
+        except BatchUndone as undone:
+            self._finish_one(len(answers), undone.answer)
+            return None
         except Exception as error:  # noqa: BLE001 - whatever one operation raises is that operation's answer
             return self._failed(connection, group, error)
         try:
@@ -249,7 +309,15 @@ class Writer:
         self._singly = max(0, self._singly - len(done))
         self._done.extend(done)
 
-    def _failed(self, connection: sqlite3.Connection, group: list[_Operation], error: Exception) -> Obstacle | None:
+    def _finish_one(self, index: int, answer: object) -> None:
+        """Answer one of the batch; the others are still to be applied."""
+        operation = self._batch.pop(index)
+        self._singly = max(0, self._singly - 1)
+        self._done.append((operation, answer))
+
+    def _failed(
+        self, connection: sqlite3.Connection, group: list[_Operation], error: Exception, *, committing: bool = False
+    ) -> Obstacle | None:
         try:
             connection.rollback()
         except sqlite3.Error as broken:
@@ -261,8 +329,10 @@ class Writer:
         if len(group) > 1:
             # One of them is the culprit. Apart, each gets its own answer.
             self._singly = len(group)
+        elif group[0].blame is not None and committing and isinstance(error, sqlite3.Error):
+            self._finish_one(0, group[0].blame(error))
         else:
-            self._finish([(group[0], translate(error, path=self._settings.path))])
+            self._finish_one(0, translate(error, path=self._settings.path))
         return None
 
     def _not_committed(
@@ -270,21 +340,30 @@ class Writer:
     ) -> Obstacle | None:
         if isinstance(error, sqlite3.IntegrityError):
             # Not doubtful: a constraint that was deferred until now, and somebody here broke it.
-            return self._failed(connection, group, error)
+            return self._failed(connection, group, error, committing=True)
         self._doubt = list(zip(group, answers, strict=True))
         return Obstacle(Fault.DOUBT, error)
 
     def _settle(self, connection: sqlite3.Connection) -> None:
         """On a connection opened anew: the worker's count of commits tells whether the last one landed."""
         self._settings.configure(connection)
-        ((batch,),) = connection.execute(self._settings.sql["batch"], {"me": self.me}).fetchall() or ((0,),)
+        ((batch, fenced),) = connection.execute(self._settings.sql["batch"], {"me": self.me}).fetchall() or ((0, 1),)
         doubt, self._doubt = self._doubt, None
-        # A worker that is fenced leaves no trace of its commits. Its clients' writes are then applied again, which
-        # finds them done: they attach, or change nothing.
         if doubt is not None and batch > self._commits:
             self._commits = batch
             self._finish(doubt)
+        elif doubt and fenced:
+            # A worker that is fenced leaves no trace of its commits. Its clients' writes are then applied again, which
+            # finds them done: they attach, or change nothing. Of a body's rows nobody knows that.
+            for index in reversed([index for index, (each, _) in enumerate(doubt) if each.once]):
+                self._finish_one(index, self._unknown())
         self.witness()
+
+    def _unknown(self) -> JournalError:
+        return JournalError(
+            f"COMMIT to {self._settings.path} failed, and this worker was struck off, so nobody knows whether the transaction "
+            "took effect: look at its rows before you try again"
+        )
 
     def _farewell(self, connection: sqlite3.Connection) -> None:
         """The connection closes: commit what is still queued, with one try."""

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.support.journals import begin, entry
+from tests.support.journals import begin, bookings, entry, inserts, make_bookings
 from tests.support.memory_journal import Disk, MemoryJournal
 
 
@@ -33,6 +33,29 @@ def test_a_crash_at_a_commit_answers_nobody_and_the_next_life_finds_the_disk(lan
         assert await after.entries(started.row.no) == ([entry()] if lands else [])
         (freed,) = await after.take_over([journal.me], 5, b"{}", 3)
         assert freed.deaths == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("lands", [True, False])
+def test_a_crash_keeps_or_drops_the_rows_of_a_transaction_with_its_batch(lands: bool) -> None:
+    async def main() -> None:
+        disk = Disk()
+        before = MemoryJournal(disk)
+        await before.open("first", 1)
+        await make_bookings(before)
+        await before.close(2)
+        journal = MemoryJournal(disk, crash_at=3, crash_lands=lands)
+        await journal.open("w", 3)
+        _, hold = await begin(journal)
+        step, client = journal.transact_step(hold, entry(), inserts("a")), journal.transact(inserts("b"))
+        await asyncio.sleep(0.01)
+        assert not step.done()
+        assert not client.done()
+        after = MemoryJournal(disk)
+        await after.open("next", 4)
+        assert await bookings(after) == (["a", "b"] if lands else [])
+        assert len(await after.entries(hold.run)) == int(lands)
 
     asyncio.run(main())
 

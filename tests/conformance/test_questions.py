@@ -484,7 +484,7 @@ def test_a_question_whose_answer_is_taken_away_again_is_open_and_says_why(lab: O
         journal = await lab.worker()
         hold = await _asking(journal)
         await journal.answer("a", new_answer(by="ada"))
-        await journal.reopen(hold, "review#1", b"\x00why")
+        await journal.reopen(hold, "review#1", b"true", b"\x00why")
         question = await _one(journal, hold)
         assert (question.answer, question.answered_at, question.answered_by) == (None, None, "")
         assert (question.is_open, question.error) == (True, b"\x00why")
@@ -504,7 +504,7 @@ def test_an_answer_that_was_taken_away_again_is_not_taken_a_second_time(lab: Ove
         journal = await lab.worker()
         hold = await _asking(journal)
         await journal.answer("a", new_answer(dedupe="x"))
-        await journal.reopen(hold, "review#1", b"why")
+        await journal.reopen(hold, "review#1", b"true", b"why")
         assert (await journal.answer("a", new_answer(dedupe="x"))).key == "review#1"
         assert (await _one(journal, hold)).is_open
         assert (await journal.answer("a", new_answer(payload=b"better", dedupe="y"))).key == "review#1"

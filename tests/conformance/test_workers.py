@@ -108,7 +108,7 @@ def test_every_write_about_a_run_is_refused_without_its_hold(lab: Over) -> None:
                 writer.ask(stale, new_question()),
                 writer.withdraw(stale, ["review#1"], 40),
                 writer.set_aside(stale, 1, b"why"),
-                writer.reopen(stale, "review#2", b"why"),
+                writer.reopen(stale, "review#2", b"true", b"why"),
                 writer.abandon(stale, ["b"], asked()),
                 writer.report(stale, Report("late", None, 40)),
                 writer.intend(stale, Intent("s#2", "s", b"", 0, 40)),
@@ -356,7 +356,7 @@ def test_the_backlog_counts_what_waits_to_be_driven_by_workflow_and_origin(lab: 
             ("sail", "m", 1),
             ("ship", "m", 2),
             ("ship", "n", 1),
-            ("ship", "shop.ship", 1),
+            ("ship", "shop.ship", 2),
         ]
 
     lab(program)

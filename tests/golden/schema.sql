@@ -1,7 +1,7 @@
--- application_id 0x44755271, user_version 3
+-- application_id 0x44755271, user_version 4
 
-CREATE TABLE attempts (
-    run        INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_attempts" (
+    run        INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     key        TEXT    NOT NULL CHECK (key <> ''),
     -- Counted from 1.
     number     INTEGER NOT NULL CHECK (number > 0),
@@ -13,8 +13,8 @@ CREATE TABLE attempts (
     PRIMARY KEY (run, key, number)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE early (
-    run     INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_early" (
+    run     INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     no      INTEGER NOT NULL CHECK (no > 0),
     name    TEXT    NOT NULL CHECK (name <> ''),
     sent_at INTEGER NOT NULL,
@@ -24,8 +24,8 @@ CREATE TABLE early (
     PRIMARY KEY (run, no)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE entries (
-    run        INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_entries" (
+    run        INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     key        TEXT    NOT NULL CHECK (key <> ''),
     -- The place in the run's one order of outcomes.
     seq        INTEGER NOT NULL CHECK (seq > 0),
@@ -45,8 +45,8 @@ CREATE TABLE entries (
     PRIMARY KEY (run, key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE intents (
-    run    INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_intents" (
+    run    INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     key    TEXT    NOT NULL CHECK (key <> ''),
     name   TEXT    NOT NULL,
     digest BLOB    NOT NULL,
@@ -55,15 +55,15 @@ CREATE TABLE intents (
     PRIMARY KEY (run, key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE meta (
+CREATE TABLE "durable_meta" (
     name  TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE questions (
+CREATE TABLE "durable_questions" (
     -- The order in which they were asked.
     no          INTEGER PRIMARY KEY,
-    run         INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+    run         INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     -- The key of its wait.
     key         TEXT    NOT NULL CHECK (key <> ''),
     name        TEXT    NOT NULL CHECK (name <> ''),
@@ -88,14 +88,14 @@ CREATE TABLE questions (
     CHECK (answer IS NULL OR closed_at IS NULL)
 ) STRICT;
 
-CREATE TABLE run_tags (
-    run   INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_run_tags" (
+    run   INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     name  TEXT    NOT NULL CHECK (name <> ''),
     value TEXT    NOT NULL,
     PRIMARY KEY (run, name)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE runs (
+CREATE TABLE "durable_runs" (
     -- AUTOINCREMENT: what is left of a replaced run never meets its successor.
     no             INTEGER PRIMARY KEY AUTOINCREMENT,
     id             TEXT    NOT NULL UNIQUE CHECK (id <> ''),
@@ -112,7 +112,7 @@ CREATE TABLE runs (
     ended_at       INTEGER,
     -- The smallest deadline of its waits.
     due_at         INTEGER,
-    owner          INTEGER REFERENCES workers (no),
+    owner          INTEGER REFERENCES "durable_workers" (no),
     -- Grows with every hold: a write with an older one is refused.
     epoch          INTEGER NOT NULL DEFAULT 0 CHECK (epoch >= 0),
     -- How many owners died in a row without one new outcome.
@@ -125,7 +125,7 @@ CREATE TABLE runs (
     cancel_by      TEXT,
     -- The payloads come last: what is read and changed all the time stands before them.
     input          BLOB    NOT NULL,
-    result         BLOB, failed_keys TEXT NOT NULL DEFAULT '[]', discarded_at INTEGER, deadline_at INTEGER, deadline_length INTEGER CHECK ((deadline_length IS NULL) = (deadline_at IS NULL)), interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)), parent INTEGER REFERENCES runs (no) ON DELETE SET NULL, parent_key TEXT, detached INTEGER NOT NULL DEFAULT 0 CHECK (detached IN (0, 1)), deadline_inherited INTEGER NOT NULL DEFAULT 0
+    result         BLOB, failed_keys TEXT NOT NULL DEFAULT '[]', discarded_at INTEGER, deadline_at INTEGER, deadline_length INTEGER CHECK ((deadline_length IS NULL) = (deadline_at IS NULL)), interrupted INTEGER NOT NULL DEFAULT 0 CHECK (interrupted IN (0, 1)), parent INTEGER REFERENCES "durable_runs" (no) ON DELETE SET NULL, parent_key TEXT, detached INTEGER NOT NULL DEFAULT 0 CHECK (detached IN (0, 1)), deadline_inherited INTEGER NOT NULL DEFAULT 0
     CHECK (deadline_inherited IN (0, 1))
     CHECK (deadline_inherited = 0 OR deadline_at IS NOT NULL), pause_at INTEGER, pause_reason TEXT, pause_by TEXT
     CHECK ((pause_at IS NULL) = (pause_reason IS NULL) AND (pause_at IS NULL) = (pause_by IS NULL))
@@ -142,8 +142,8 @@ CREATE TABLE runs (
     CHECK ((cancel_at IS NULL) = (cancel_reason IS NULL) AND (cancel_at IS NULL) = (cancel_by IS NULL))
 ) STRICT;
 
-CREATE TABLE signals (
-    run      INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_signals" (
+    run      INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     -- 1, 2, 3 … in its run: the order in which messages were stored.
     no       INTEGER NOT NULL CHECK (no > 0),
     name     TEXT    NOT NULL CHECK (name <> ''),
@@ -159,15 +159,13 @@ CREATE TABLE signals (
     CHECK (taken_by IS NULL OR error IS NULL)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE sqlite_sequence(name,seq);
-
-CREATE TABLE ticks (
+CREATE TABLE "durable_ticks" (
     one  INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
     tick INTEGER NOT NULL CHECK (tick >= 0)
 ) STRICT;
 
-CREATE TABLE waits (
-    run      INTEGER NOT NULL REFERENCES runs (no) ON DELETE CASCADE,
+CREATE TABLE "durable_waits" (
+    run      INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     key      TEXT    NOT NULL CHECK (key <> ''),
     kind     TEXT    NOT NULL CHECK (kind <> ''),
     name     TEXT    NOT NULL,
@@ -179,7 +177,7 @@ CREATE TABLE waits (
     PRIMARY KEY (run, key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE workers (
+CREATE TABLE "durable_workers" (
     -- AUTOINCREMENT: a number is never given twice, so a worker that was struck off can never be taken for a later one.
     no         INTEGER PRIMARY KEY AUTOINCREMENT,
     -- Also the name of its side file, whose lock tells whether it lives.
@@ -192,38 +190,40 @@ CREATE TABLE workers (
     fenced     INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1))
 ) STRICT;
 
-CREATE UNIQUE INDEX questions_once ON questions (run, dedupe) WHERE dedupe IS NOT NULL;
+CREATE TABLE sqlite_sequence(name,seq);
 
-CREATE INDEX questions_open ON questions (asked_at, run, key) WHERE answer IS NULL AND closed_at IS NULL;
+CREATE UNIQUE INDEX durable_questions_once ON durable_questions (run, dedupe) WHERE dedupe IS NOT NULL;
 
-CREATE INDEX run_tags_by_value ON run_tags (name, value, run);
+CREATE INDEX durable_questions_open ON durable_questions (asked_at, run, key) WHERE answer IS NULL AND closed_at IS NULL;
 
-CREATE INDEX runs_by_change ON runs (changed);
+CREATE INDEX durable_run_tags_by_value ON durable_run_tags (name, value, run);
 
-CREATE INDEX runs_by_state ON runs (state, workflow);
+CREATE INDEX durable_runs_by_change ON durable_runs (changed);
 
-CREATE INDEX runs_by_workflow ON runs (workflow);
+CREATE INDEX durable_runs_by_state ON durable_runs (state, workflow);
 
-CREATE INDEX runs_children ON runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX durable_runs_by_workflow ON durable_runs (workflow);
 
-CREATE INDEX runs_due ON runs (workflow, due_at) WHERE state = 'suspended' AND due_at IS NOT NULL;
+CREATE INDEX durable_runs_children ON durable_runs (parent) WHERE parent IS NOT NULL;
 
-CREATE INDEX runs_letters ON runs (no) WHERE state IN ('failed', 'parked') AND discarded_at IS NULL;
+CREATE INDEX durable_runs_due ON durable_runs (workflow, due_at) WHERE state = 'suspended' AND due_at IS NOT NULL;
 
-CREATE INDEX runs_owned ON runs (owner) WHERE owner IS NOT NULL;
+CREATE INDEX durable_runs_letters ON durable_runs (no) WHERE state IN ('failed', 'parked') AND discarded_at IS NULL;
 
-CREATE INDEX runs_paused_due ON runs (workflow, due_at) WHERE state = 'paused' AND due_at IS NOT NULL;
+CREATE INDEX durable_runs_owned ON durable_runs (owner) WHERE owner IS NOT NULL;
 
-CREATE INDEX runs_pending ON runs (workflow, updated_at) WHERE state = 'pending' AND deaths < 2;
+CREATE INDEX durable_runs_paused_due ON durable_runs (workflow, due_at) WHERE state = 'paused' AND due_at IS NOT NULL;
 
-CREATE INDEX runs_suspect ON runs (workflow, updated_at) WHERE state = 'pending' AND deaths >= 2;
+CREATE INDEX durable_runs_pending ON durable_runs (workflow, updated_at) WHERE state = 'pending' AND deaths < 2;
 
-CREATE UNIQUE INDEX signals_once ON signals (run, dedupe) WHERE dedupe IS NOT NULL;
+CREATE INDEX durable_runs_suspect ON durable_runs (workflow, updated_at) WHERE state = 'pending' AND deaths >= 2;
 
-CREATE INDEX signals_waiting ON signals (run, name) WHERE taken_by IS NULL AND error IS NULL;
+CREATE UNIQUE INDEX durable_signals_once ON durable_signals (run, dedupe) WHERE dedupe IS NOT NULL;
 
-CREATE INDEX waits_for_mail ON waits (run, kind, name) WHERE kind = 'signal' OR kind = 'question';
+CREATE INDEX durable_signals_waiting ON durable_signals (run, name) WHERE taken_by IS NULL AND error IS NULL;
 
-CREATE INDEX waits_for_runs ON waits (target) WHERE target IS NOT NULL;
+CREATE INDEX durable_waits_for_mail ON durable_waits (run, kind, name) WHERE kind = 'signal' OR kind = 'question';
 
-CREATE INDEX waits_over ON waits (run) WHERE over = 1;
+CREATE INDEX durable_waits_for_runs ON durable_waits (target) WHERE target IS NOT NULL;
+
+CREATE INDEX durable_waits_over ON durable_waits (run) WHERE over = 1;

@@ -7,11 +7,11 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["exit_code", "killed_at_word"]
+__all__ = ["exit_code", "exit_codes", "killed_at_word"]
 
 _PATIENCE = 60.0  # seconds after which a child hangs
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.kill.scenario"])
+_CONTEXT.set_forkserver_preload(["tests.kill.scenario", "tests.kill.transfers"])
 
 
 def exit_code(function: Callable[..., Any], *args: Any) -> int:
@@ -23,6 +23,27 @@ def exit_code(function: Callable[..., Any], *args: Any) -> int:
     child.kill()  # else a child that hangs would hold up the end of the tests as well
     assert code is not None, "the child hangs"
     return code
+
+
+def exit_codes(function: Callable[..., Any], *lives: tuple[Any, ...], killed_after: float | None = None) -> list[int]:
+    """Run a function in several children at once, one for each set of arguments; how each child ended.
+
+    With `killed_after`, the children are killed after so many seconds, wherever they are.
+    """
+    children = [_CONTEXT.Process(target=function, args=args) for args in lives]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(_PATIENCE if killed_after is None else killed_after)
+        if killed_after is not None:
+            child.kill()
+            child.join(_PATIENCE)
+    codes = [child.exitcode for child in children]
+    for child in children:
+        child.kill()
+    found = [code for code in codes if code is not None]
+    assert len(found) == len(codes), "a child hangs"
+    return found
 
 
 def killed_at_word(function: Callable[..., Any], *args: Any) -> str:

@@ -188,7 +188,7 @@ def live(journal: str, log: str, number: int, program: str = "journey", only: st
 
 def _failed_attempts(journal: str) -> int:
     with closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as connection:
-        ((count,),) = connection.execute("SELECT count(*) FROM attempts")
+        ((count,),) = connection.execute("SELECT count(*) FROM durable_attempts")
     return int(count)
 
 

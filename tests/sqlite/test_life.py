@@ -70,7 +70,7 @@ def test_the_end_of_the_loop_lets_the_connection_stop_and_commits_what_is_queued
     assert journal._life.done()
     assert not journal._life.cancelled()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT key FROM entries").fetchall() == [("s#1",)]
+        assert connection.execute("SELECT key FROM durable_entries").fetchall() == [("s#1",)]
 
 
 def test_a_journal_may_be_stopped_when_its_loop_does_not_run(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_connections_are_set_for_durability(tmp_path: Path, synchronous: connect
             assert await journal._writer.link.run(told(name)) == value, name
         assert await journal._reader.run(told("query_only")) == 1
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await journal._reader.run(lambda connection: connection.execute("DELETE FROM runs"))
+            await journal._reader.run(lambda connection: connection.execute("DELETE FROM durable_runs"))
         await journal.close(2)
 
     asyncio.run(main())

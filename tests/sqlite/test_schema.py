@@ -42,7 +42,7 @@ def test_the_schema_after_all_migrations_is_the_golden_one(connection: sqlite3.C
 
 
 BASE = (
-    "INSERT INTO runs (id, uid, workflow, origin, version, state, input_digest, created_at, updated_at, input{columns}) "
+    "INSERT INTO durable_runs (id, uid, workflow, origin, version, state, input_digest, created_at, updated_at, input{columns}) "
     "VALUES ('a', 'u', 'w', '', '', '{state}', x'', 1, 1, x''{values})"
 )
 
@@ -83,9 +83,9 @@ CANCELLED = {"cancel_at": "5", "cancel_reason": "''", "cancel_by": "''"}
     ],
 )
 def test_an_illegal_run_cannot_be_written(connection: sqlite3.Connection, state: str, more: dict[str, str]) -> None:
-    connection.execute("INSERT INTO workers (name, pid, started_at) VALUES ('w', 1, 1)")
+    connection.execute("INSERT INTO durable_workers (name, pid, started_at) VALUES ('w', 1, 1)")
     connection.execute(BASE.format(state="pending", columns="", values=""))
-    connection.execute("DELETE FROM runs")
+    connection.execute("DELETE FROM durable_runs")
     columns = "".join(f", {name}" for name in more if name != "created_at")
     values = "".join(f", {value}" for name, value in more.items() if name != "created_at")
     sql = BASE.format(state=state, columns=columns, values=values)
@@ -97,7 +97,7 @@ def test_an_illegal_run_cannot_be_written(connection: sqlite3.Connection, state:
 
 @pytest.mark.parametrize("state", list(State))
 def test_every_state_is_a_legal_word(connection: sqlite3.Connection, state: State) -> None:
-    connection.execute("INSERT INTO workers (name, pid, started_at) VALUES ('w', 1, 1)")
+    connection.execute("INSERT INTO durable_workers (name, pid, started_at) VALUES ('w', 1, 1)")
     more = {"ended_at": "9", "result": "x''"} if state.stopped else {}
     more |= {"owner": "1", "epoch": "1"} if state is State.RUNNING else {}
     more |= {"pause_at": "5", "pause_reason": "''", "pause_by": "''"} if state is State.PAUSED else {}
@@ -108,24 +108,27 @@ def test_every_state_is_a_legal_word(connection: sqlite3.Connection, state: Stat
 @pytest.mark.parametrize(
     "insert",
     [
-        "signals (run, no, name, sent_at, payload) VALUES (1, 0, 's', 1, x'')",
-        "signals (run, no, name, sent_at, payload) VALUES (1, 1, '', 1, x'')",
-        "signals (run, no, name, sent_at, payload, taken_by, error) VALUES (1, 1, 's', 1, x'', 'k', x'')",
-        "signals (run, no, name, sent_at, payload) VALUES (9, 1, 's', 1, x'')",
-        "signals (run, no, name, sent_at, payload, dedupe) VALUES (1, 1, 's', 1, x'', 'd'), (1, 2, 't', 1, x'', 'd')",
-        "questions (run, key, name, asked_at, schema, payload) VALUES (1, '', 'q', 1, '', x'')",
-        "questions (run, key, name, asked_at, schema, payload) VALUES (1, 'k', 'q', 1, '', x''), (1, 'k', 'r', 1, '', x'')",
-        "questions (run, key, name, asked_at, schema, payload, answer) VALUES (1, 'k', 'q', 1, '', x'', x'')",
-        "questions (run, key, name, asked_at, schema, payload, answered_at) VALUES (1, 'k', 'q', 1, '', x'', 1)",
+        "durable_signals (run, no, name, sent_at, payload) VALUES (1, 0, 's', 1, x'')",
+        "durable_signals (run, no, name, sent_at, payload) VALUES (1, 1, '', 1, x'')",
+        "durable_signals (run, no, name, sent_at, payload, taken_by, error) VALUES (1, 1, 's', 1, x'', 'k', x'')",
+        "durable_signals (run, no, name, sent_at, payload) VALUES (9, 1, 's', 1, x'')",
+        "durable_signals (run, no, name, sent_at, payload, dedupe) VALUES (1, 1, 's', 1, x'', 'd'), (1, 2, 't', 1, x'', 'd')",
+        "durable_questions (run, key, name, asked_at, schema, payload) VALUES (1, '', 'q', 1, '', x'')",
         (
-            "questions (run, key, name, asked_at, schema, payload, answer, answered_at, answered_by, closed_at)"
+            "durable_questions (run, key, name, asked_at, schema, payload)"
+            " VALUES (1, 'k', 'q', 1, '', x''), (1, 'k', 'r', 1, '', x'')"
+        ),
+        "durable_questions (run, key, name, asked_at, schema, payload, answer) VALUES (1, 'k', 'q', 1, '', x'', x'')",
+        "durable_questions (run, key, name, asked_at, schema, payload, answered_at) VALUES (1, 'k', 'q', 1, '', x'', 1)",
+        (
+            "durable_questions (run, key, name, asked_at, schema, payload, answer, answered_at, answered_by, closed_at)"
             " VALUES (1, 'k', 'q', 1, '', x'', x'', 1, '', 1)"
         ),
-        "early (run, no, name, sent_at, sent_by, payload) VALUES (1, 0, 'q', 1, '', x'')",
-        "waits (run, key, kind, name, since_at, over) VALUES (1, 'k', 'child', 'c', 1, 1)",
-        "waits (run, key, kind, name, since_at, target, over) VALUES (1, 'k', 'child', 'c', 1, 'b', 2)",
-        "ticks (one, tick) VALUES (2, 0)",
-        "ticks (one, tick) VALUES (1, 0)",
+        "durable_early (run, no, name, sent_at, sent_by, payload) VALUES (1, 0, 'q', 1, '', x'')",
+        "durable_waits (run, key, kind, name, since_at, over) VALUES (1, 'k', 'child', 'c', 1, 1)",
+        "durable_waits (run, key, kind, name, since_at, target, over) VALUES (1, 'k', 'child', 'c', 1, 'b', 2)",
+        "durable_ticks (one, tick) VALUES (2, 0)",
+        "durable_ticks (one, tick) VALUES (1, 0)",
     ],
 )
 def test_an_illegal_message_question_or_wait_cannot_be_written(connection: sqlite3.Connection, insert: str) -> None:
@@ -157,9 +160,13 @@ def test_a_recorded_step_costs_one_row_of_less_than_200_bytes(tmp_path: Path) ->
 # Statements ----------------------------------------------------------------------------------------------------------
 
 SCANS_ON_PURPOSE = {
+    "tick_now": "there is one row",
     "workers": "there are as many rows as open engines",
     "newest_first": "the whole list, in the order of the key",
     "oldest_first": "the whole list, in the order of the key",
+    "own_names": "the schema, once for each connection",
+    "strays": "the schema, after it was changed",
+    "used_up": "a row for each table that gives no number twice, after an error",
 }
 
 
@@ -170,7 +177,7 @@ UNFINISHED = {"run_select", "question_select", "last_tick"}
 def _plan(connection: sqlite3.Connection, sql: str) -> list[str]:
     names = set(re.findall(r":(\w+)", sql))
     values: dict[str, Any] = dict.fromkeys(names)
-    values |= dict.fromkeys(names & {"workflows", "keys", "ids", "closed"}, "[]")
+    values |= dict.fromkeys(names & {"workflows", "keys", "ids", "closed", "own"}, "[]")
     return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 
@@ -200,41 +207,41 @@ def test_no_statement_reads_a_whole_table(connection: sqlite3.Connection, name: 
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("claim_pending", "runs_pending"),
-        ("claim_suspect", "runs_suspect"),
-        ("claim_due", "runs_due"),
-        ("next_due", "runs_due"),
-        ("orphans", "runs_owned"),
-        ("release", "runs_owned"),
-        ("backlog", "runs_by_state"),
+        ("claim_pending", "durable_runs_pending"),
+        ("claim_suspect", "durable_runs_suspect"),
+        ("claim_due", "durable_runs_due"),
+        ("next_due", "durable_runs_due"),
+        ("orphans", "durable_runs_owned"),
+        ("release", "durable_runs_owned"),
+        ("backlog", "durable_runs_by_state"),
         ("record", "INTEGER PRIMARY KEY"),
-        ("claim_paused", "runs_paused_due"),
-        ("next_due", "runs_paused_due"),
-        ("below", "runs_children"),
-        ("fallen", "runs_children"),
+        ("claim_paused", "durable_runs_paused_due"),
+        ("next_due", "durable_runs_paused_due"),
+        ("below", "durable_runs_children"),
+        ("fallen", "durable_runs_children"),
         ("wake_waiters", "INTEGER PRIMARY KEY"),
-        ("wake_waiters", "waits_for_runs"),
+        ("wake_waiters", "durable_waits_for_runs"),
         ("news_of_run", "(id=?)"),
         ("open_wait", "(id=?)"),
         ("where_ended", "(id=?)"),
-        ("answered_before", "questions_once"),
-        ("mark_over", "waits_for_runs"),
-        ("mark_under_way", "waits_for_runs"),
-        ("wake_taker", "waits_for_mail"),
-        ("message_of", "signals_once"),
-        ("in_time", "signals_waiting"),
-        ("news_of_signal", "signals_waiting"),
-        ("waiting_messages", "signals_waiting"),
-        ("news_of_waits", "signals_waiting"),
-        ("news_of_waits", "waits_for_mail"),
-        ("news_of_waits", "waits_over"),
-        ("news", "runs_owned"),
-        ("ready", "runs_by_state (state=? AND workflow=?)"),
-        ("ready", "runs_due"),
-        ("ready", "runs_paused_due"),
-        ("children", "runs_children"),
-        ("news", "signals_waiting"),
-        ("news", "waits_over"),
+        ("answered_before", "durable_questions_once"),
+        ("mark_over", "durable_waits_for_runs"),
+        ("mark_under_way", "durable_waits_for_runs"),
+        ("wake_taker", "durable_waits_for_mail"),
+        ("message_of", "durable_signals_once"),
+        ("in_time", "durable_signals_waiting"),
+        ("news_of_signal", "durable_signals_waiting"),
+        ("waiting_messages", "durable_signals_waiting"),
+        ("news_of_waits", "durable_signals_waiting"),
+        ("news_of_waits", "durable_waits_for_mail"),
+        ("news_of_waits", "durable_waits_over"),
+        ("news", "durable_runs_owned"),
+        ("ready", "durable_runs_by_state (state=? AND workflow=?)"),
+        ("ready", "durable_runs_due"),
+        ("ready", "durable_runs_paused_due"),
+        ("children", "durable_runs_children"),
+        ("news", "durable_signals_waiting"),
+        ("news", "durable_waits_over"),
     ],
 )
 def test_each_index_serves_the_query_it_was_made_for(connection: sqlite3.Connection, name: str, index: str) -> None:
@@ -245,10 +252,10 @@ def test_each_index_serves_the_query_it_was_made_for(connection: sqlite3.Connect
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (RunQuery(workflow="w", limit=9), "runs_by_workflow"),
-        (RunQuery(states=(State.PARKED,), limit=9), "runs_by_state"),
-        (RunQuery(states=(State.PARKED, State.FAILED), workflow="w"), "runs_by_"),
-        (RunQuery(tags=(("a", "b"),)), "run_tags_by_value"),
+        (RunQuery(workflow="w", limit=9), "durable_runs_by_workflow"),
+        (RunQuery(states=(State.PARKED,), limit=9), "durable_runs_by_state"),
+        (RunQuery(states=(State.PARKED, State.FAILED), workflow="w"), "durable_runs_by_"),
+        (RunQuery(tags=(("a", "b"),)), "durable_run_tags_by_value"),
         (RunQuery(after=7), "INTEGER PRIMARY KEY"),
     ],
 )
@@ -278,7 +285,7 @@ def test_changes_are_found_by_their_index_whatever_else_is_asked_for(
     queries.changes(Tables(spy, statements.load()), query, 7)
     assert plans
     for plan in plans:
-        assert "USING INDEX runs_by_change (changed>?)" in plan[0], plan
+        assert "USING INDEX durable_runs_by_change (changed>?)" in plan[0], plan
         assert not _scans(plan)
         assert not [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step]
 
@@ -286,8 +293,8 @@ def test_changes_are_found_by_their_index_whatever_else_is_asked_for(
 @pytest.mark.parametrize(
     ("query", "index"),
     [
-        (QuestionQuery(), "questions_open"),
-        (QuestionQuery(workflow="w", name="q", after=(1, "a", "k"), limit=9), "questions_open (asked_at>?)"),
+        (QuestionQuery(), "durable_questions_open"),
+        (QuestionQuery(workflow="w", name="q", after=(1, "a", "k"), limit=9), "durable_questions_open (asked_at>?)"),
         (QuestionQuery(run_id="a"), "(run=?)"),
     ],
 )
@@ -299,7 +306,9 @@ def test_questions_are_found_by_an_index(connection: sqlite3.Connection, query: 
 
 
 def test_every_write_to_a_run_says_when_it_changed() -> None:
-    writes = {name: text for name, text in statements.load().items() if re.match(r"(UPDATE|INSERT INTO) runs\b", text)}
+    writes = {
+        name: text for name, text in statements.load().items() if re.match(r"(UPDATE|INSERT INTO) durable_runs\b", text)
+    }
     assert len(writes) > 20
     assert [name for name, text in writes.items() if ":tick" not in text] == []
 

@@ -67,7 +67,7 @@ def test_a_long_wait_for_a_lock_is_told_after_five_seconds_and_then_each_minute(
 @pytest.mark.parametrize(
     "name", ["SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_INTERRUPT"]
 )
-@pytest.mark.parametrize("where", ["BEGIN", "INSERT INTO entries"])
+@pytest.mark.parametrize("where", ["BEGIN", "INSERT INTO durable_entries"])
 def test_storage_trouble_is_waited_out_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, where: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_an_error_that_does_not_heal_is_the_answer(tmp_path: Path) -> None:
         script = Script()
         async with opened(tmp_path / "j.db", connection=faulty(script)) as journal:
             _, hold = await begin(journal)
-            script.before["INSERT INTO entries"] = [
+            script.before["INSERT INTO durable_entries"] = [
                 storage_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT"),
                 storage_error(sqlite3.SQLITE_NOTADB, "SQLITE_NOTADB"),
                 sqlite3.ProgrammingError("no code"),
@@ -215,7 +215,7 @@ def test_a_fenced_worker_in_doubt_applies_its_clients_writes_again(tmp_path: Pat
         script = Script()
         async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
             with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
-                other.execute("DELETE FROM workers")
+                other.execute("DELETE FROM durable_workers")
             script.after["COMMIT"] = [IOERR]
             started = await journal.start(new_run(), IfExists.ATTACH, drive=False)
             assert not started.created
@@ -229,7 +229,7 @@ def test_a_rollback_that_fails_leads_to_a_fresh_connection(tmp_path: Path) -> No
         script = Script()
         async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
             started, hold = await begin(journal)
-            script.before["INSERT INTO entries"] = [FULL]
+            script.before["INSERT INTO durable_entries"] = [FULL]
             script.before["rollback()"] = [IOERR]
             await journal.record(hold, entry())
             assert len(await journal.entries(started.row.no)) == 1

@@ -83,8 +83,12 @@ def test_a_recorded_step_is_one_statement_and_writes_no_run(tmp_path: Path) -> N
             script.seen.clear()
             await asyncio.gather(*(journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in (1, 2)))
             begun, bumped, *written, committed = script.seen
-            assert (begun, bumped.split()[:2], committed) == ("BEGIN IMMEDIATE", ["UPDATE", "workers"], "COMMIT")
-            assert [sql.split()[:3] for sql in written] == [["INSERT", "INTO", "entries"]] * 2
+            assert (begun, bumped.split()[:2], committed) == (
+                "BEGIN IMMEDIATE",
+                ["UPDATE", "durable_workers"],
+                "COMMIT",
+            )
+            assert [sql.split()[:3] for sql in written] == [["INSERT", "INTO", "durable_entries"]] * 2
             assert (await look(journal)).changed == started.row.changed
 
     asyncio.run(main())
@@ -171,7 +175,7 @@ def test_what_a_body_does_with_its_mail_is_refused_without_its_hold(over: Over) 
             journal.ask(stale, new_question("review#2")),
             journal.withdraw(stale, ["review#1"], 30),
             journal.set_aside(stale, 1, b"why"),
-            journal.reopen(stale, "review#1", b"why"),
+            journal.reopen(stale, "review#1", b"true", b"why"),
             journal.report(stale, Report("x", None, 30)),
             journal.abandon(stale, [], asked()),
         ):
@@ -191,7 +195,7 @@ def test_a_fenced_worker_does_nothing_for_the_bodies_that_it_still_has(tmp_path:
         async with opened(tmp_path / "j.db") as journal:
             started, hold = await begin(journal)
             with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
-                other.execute("UPDATE workers SET fenced = 1")
+                other.execute("UPDATE durable_workers SET fenced = 1")
             for refused in (
                 journal.start(new_run("b", parent=started.row.no), IfExists.ATTACH, drive=True, caller=hold),
                 journal.signal("a", new_message(), caller=hold),
@@ -301,7 +305,7 @@ def test_an_answer_that_was_set_aside_and_comes_again_is_known(over: Over) -> No
         _, hold = await begin(journal)
         await journal.ask(hold, new_question())
         await journal.answer("a", new_answer(dedupe="x"))
-        await journal.reopen(hold, "review#1", b"why")
+        await journal.reopen(hold, "review#1", b"true", b"why")
         assert (await journal.answer("a", new_answer(dedupe="x"))).key == "review#1"
         (question,) = (await journal.memory(hold.run)).questions
         assert (question.is_open, question.error) == (True, b"why")

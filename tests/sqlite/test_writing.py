@@ -93,7 +93,7 @@ def test_a_fenced_worker_may_not_drive_and_its_clients_go_on(tmp_path: Path) -> 
             started, hold = await begin(journal)
             await journal.record(hold, entry())
             with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
-                other.execute("UPDATE workers SET fenced = 1")
+                other.execute("UPDATE durable_workers SET fenced = 1")
             lost = journal.record(hold, entry("s#2", seq=2))
             client = journal.start(new_run("b"), IfExists.ATTACH, drive=True)
             with pytest.raises(LeaseLost, match="struck off"):
@@ -166,7 +166,7 @@ def test_a_reader_in_the_way_puts_a_checkpoint_off_and_stops_no_write(tmp_path: 
             _, hold = await begin(journal)
             with closing(sqlite3.connect(path, isolation_level=None)) as reader:
                 reader.execute("BEGIN")
-                reader.execute("SELECT count(*) FROM runs").fetchall()
+                reader.execute("SELECT count(*) FROM durable_runs").fetchall()
                 for seq in range(1, 150):
                     await journal.record(hold, entry(f"s#{seq}", seq=seq, payload=bytes(4_000)))
                 # Not after each commit: only where the WAL was looked at and had grown.

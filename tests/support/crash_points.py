@@ -18,6 +18,7 @@ from typing import Any
 from durable_sqlite import Engine, SignalSuperseded, State, Suspend, Workflow
 from durable_sqlite._codec import load_error
 from durable_sqlite._records import Memory, Outcome
+from durable_sqlite.journal import Journal
 from tests.campaigns.bodies.replays import check_replay
 from tests.support.memory_journal import Disk, MemoryJournal
 from tests.support.sim_loop import Crash, SimClock, SimLoop, Stuck
@@ -25,6 +26,8 @@ from tests.support.sim_loop import Crash, SimClock, SimLoop, Stuck
 __all__ = ["Left", "Story", "Teller", "Told", "crash_everywhere", "tell"]
 
 _PATIENCE = 1_000_000.0  # seconds of the story's time after which it must be over
+_LOOKS = 1_000
+_BETWEEN = 0.001  # seconds of the story's time between two looks for a question
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,16 @@ class Teller:
         await asyncio.sleep(max(0.0, seconds - asyncio.get_running_loop().time()))
 
     async def answer(self, run_id: str, point: type[Suspend[Any]], value: Any, key: str, *, by: str = "") -> None:
-        """Answer a question, unless that was done in the process that died."""
+        """Answer a question as soon as it is asked, unless that was done in the process that died."""
+        run = self.engine.run(run_id)
+        for _ in range(_LOOKS):
+            if any(question.key == key for question in await run.questions()):
+                break
+            if self.retold and any(entry.key == key for entry in await run.history()):
+                return
+            await asyncio.sleep(_BETWEEN)
         with suppress(SignalSuperseded):
-            await self.engine.run(run_id).answer(point, value, key=key, by=by)
+            await run.answer(point, value, key=key, by=by)
 
 
 Story = Callable[[Teller], Awaitable[Any]]
@@ -187,14 +197,15 @@ class _Telling:
         lived = True
         try:
             loop.run_to_end(task)
+            returned = task.result()
         except Crash:
-            lived = False
-        except Stuck:
+            lived, returned = False, None
+        except (Stuck, TimeoutError):
             raise AssertionError(f"{self._where}: the story waits for what does not come") from None
         finally:
             _put_away(loop, journal, engine)
             self._now = loop.time()
-        return lived, task.result() if lived else None, commits
+        return lived, returned, commits
 
     def _left(self) -> dict[str, Left]:
         specs = {workflow.name: workflow.spec for workflow in self._workflows}
@@ -232,15 +243,19 @@ class _SimEngine(Engine):
     """The engine, on a journal in memory; its ids are the same in each telling."""
 
     def __init__(
-        self, journal: MemoryJournal, clock: SimClock, workflows: tuple[Workflow[..., Any], ...], unload_after: float
+        self, journal: Journal, clock: SimClock, workflows: tuple[Workflow[..., Any], ...], unload_after: float
     ) -> None:
         super().__init__(":memory:", workflows=workflows, unload_after=unload_after, step_threads=1, clock=clock)
-        numbers = itertools.count(1)
         self._sim_journal = journal
-        self._front.ids = lambda _: f"id-{next(numbers)}"
+        self._numbers = itertools.count(1)
+        self._front.ids = self._next_id
 
-    def _make_journal(self) -> MemoryJournal:
+    def _make_journal(self) -> Journal:
         return self._sim_journal
+
+    def _next_id(self, at: int) -> str:
+        del at  # else a crash would show in it
+        return f"id-{next(self._numbers)}"
 
 
 def _said(outcome: Outcome, payload: bytes) -> Any:

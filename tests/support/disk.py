@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from durable_sqlite._records import (
@@ -22,8 +23,9 @@ from durable_sqlite._records import (
     Wait,
     WorkerRow,
 )
+from tests.support.memory.tables import UserTables
 
-__all__ = ["ENDED", "Disk", "fits", "is_ready"]
+__all__ = ["ENDED", "Disk", "fits", "is_for", "is_ready"]
 
 ENDED = frozenset({State.COMPLETED, State.FAILED, State.CANCELLED})
 """Where a run takes no message any more, and whoever waits for its end has it."""
@@ -56,7 +58,18 @@ class Disk:
     """How many commits have changed a run."""
     violations: list[str] = field(default_factory=list[str])
     """Promises that were broken by whoever writes: a test asserts that there are none."""
+    tables: UserTables = field(default_factory=UserTables)
+    """The application's own rows."""
     _ticked: bool = False
+
+    def save(self) -> dict[str, Any]:
+        """All that is there about runs, to be put back with `restore`."""
+        return {each.name: _copied(getattr(self, each.name)) for each in fields(self) if each.name != "tables"}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Put back what was there."""
+        for name, value in saved.items():
+            setattr(self, name, value)
 
     def begin(self) -> None:
         """The next batch has a number of its own, if it changes a run."""
@@ -249,6 +262,11 @@ class Disk:
                 self.asked[no][key] = replace(question, closed_at=at)
 
 
+def _copied(value: Any) -> Any:
+    """A copy of a table, down to its rows, which never change."""
+    return {key: copy(each) for key, each in value.items()} if hasattr(value, "items") else copy(value)
+
+
 def fits(row: RunRow, query: RunQuery) -> bool:
     """Whether a query asks for this run, its limit and its place in the list aside."""
     return (
@@ -265,3 +283,8 @@ def fits(row: RunRow, query: RunQuery) -> bool:
 def is_ready(row: RunRow, now: int) -> bool:
     """Whether a worker may take this run: it is pending, or at rest and due."""
     return row.state is State.PENDING or (row.due_at is not None and row.due_at <= now)
+
+
+def is_for(wait: Wait, name: str, at: int) -> bool:
+    """Whether a message of this name, sent at this time, is one that the wait waits for."""
+    return wait.name == name and (wait.deadline is None or at <= wait.deadline)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,13 +13,23 @@ from durable_sqlite._records import NewAnswer, NewMessage
 from durable_sqlite._session import Session
 from tests.support.stage import until
 
-__all__ = ["Gate", "answer_raw", "send_raw", "session_of"]
+__all__ = ["Gate", "answer_raw", "eventually", "send_raw", "session_of"]
+
+T = TypeVar("T")
 
 
 def session_of(engine: Engine) -> Session:
     """What is open while the engine is."""
     assert engine._session is not None
     return engine._session
+
+
+async def eventually(look: Callable[[], Awaitable[T]]) -> T:
+    """Ask again and again until the answer is something, and give that."""
+    async with asyncio.timeout(20):
+        while not (found := await look()):  # noqa: ASYNC110 - the journal tells nobody of what is looked for
+            await asyncio.sleep(0.001)
+    return found
 
 
 class Gate:
@@ -45,6 +55,10 @@ class Gate:
     async def reached(self, times: int = 1) -> None:
         """Wait until it was called this often, and has done its work unless that is what is held."""
         await until(lambda: (self._reached if self._before else self._done) >= times)
+
+    async def asked(self) -> None:
+        """Wait until it was called, whatever comes of that."""
+        await until(lambda: self._reached)
 
     def open(self) -> None:
         """Let all through, those to come as well."""
@@ -86,7 +100,9 @@ async def send_raw(engine: Engine, run_id: str, name: str, payload: bytes) -> No
     session_of(engine).worker.mailed(sent.row)
 
 
-async def answer_raw(engine: Engine, run_id: str, name: str, payload: bytes, *, by: str = "", early: bool = False) -> None:
+async def answer_raw(
+    engine: Engine, run_id: str, name: str, payload: bytes, *, by: str = "", early: bool = False
+) -> None:
     """The same with an answer."""
     answer = NewAnswer(name, None, payload, engine._clock.now(), by, early=early)
     answered = await session_of(engine).journal.answer(run_id, answer)

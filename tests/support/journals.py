@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import TypeVar
 
 from durable_sqlite._records import (
     End,
@@ -22,6 +23,7 @@ from durable_sqlite._records import (
     State,
     Wait,
 )
+from durable_sqlite._tables import Budget, Door, Effect, Parameters, Rows, Work
 from durable_sqlite.journal import Journal
 
 __all__ = [
@@ -30,17 +32,24 @@ __all__ = [
     "awaits_end",
     "awaits_message",
     "begin",
+    "bookings",
     "completed",
     "entry",
     "failed",
+    "inserts",
     "look",
+    "make_bookings",
     "new_answer",
     "new_message",
     "new_question",
     "new_run",
     "rest",
+    "statement",
     "wait",
+    "work",
 ]
+
+T = TypeVar("T")
 
 
 def new_run(
@@ -195,3 +204,39 @@ async def look(journal: Journal, run_id: str = "a") -> RunRow:
     row = await journal.run(run_id)
     assert row is not None
     return row
+
+
+# Transactions --------------------------------------------------------------------------------------------------------
+
+
+def work(body: Callable[[Door], T], *, sql: float = 5.0, what: str = "book") -> Work[T]:
+    """A transaction."""
+    return Work(body, Budget(what, sql))
+
+
+def statement(sql: str, parameters: Parameters = ()) -> Work[Rows]:
+    """A transaction of one statement."""
+    return work(lambda door: door.execute(sql, parameters))
+
+
+def inserts(name: str, *, outcome: Outcome = Outcome.VALUE, payload: bytes = b"1", keep: bool = True) -> Work[Effect]:
+    """The transaction of a step that makes one booking."""
+
+    def body(door: Door) -> Effect:
+        door.execute("INSERT INTO bookings (name) VALUES (?)", (name,))
+        return Effect(outcome, payload, keep)
+
+    return work(body)
+
+
+async def make_bookings(journal: Journal) -> None:
+    """A table of the application."""
+    await journal.transact(
+        work(lambda door: door.execute("CREATE TABLE bookings (name TEXT NOT NULL UNIQUE) STRICT", ()))
+    )
+
+
+async def bookings(journal: Journal) -> list[str]:
+    """What was booked, in that order."""
+    rows = await journal.transact(work(lambda door: door.execute("SELECT name FROM bookings ORDER BY rowid", ())))
+    return [name for (name,) in rows]

@@ -10,11 +10,11 @@ from __future__ import annotations
 from tests.support.disk import Disk
 from tests.support.memory.clients import Clients
 from tests.support.memory.control import Control
-from tests.support.memory.driving import Driving
 from tests.support.memory.reads import Reads
+from tests.support.memory.transacting import Transacting
 
 __all__ = ["Disk", "MemoryJournal"]
 
 
-class MemoryJournal(Clients, Control, Driving, Reads):
+class MemoryJournal(Clients, Control, Transacting, Reads):
     """One worker's door to a disk."""

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from random import Random
+from sqlite3 import Connection
 from typing import Any, assert_type
 from uuid import UUID
 
@@ -28,6 +30,7 @@ from durable_sqlite import (
     Reason,
     Retry,
     RetryAfter,
+    Rows,
     Run,
     RunInfo,
     Signal,
@@ -35,6 +38,8 @@ from durable_sqlite import (
     Step,
     StepFailed,
     Suspend,
+    Transaction,
+    Tx,
     Unknown,
     Workflow,
     current_run,
@@ -47,6 +52,7 @@ from durable_sqlite import (
     sleep,
     sleep_until,
     step,
+    transaction,
     uuid,
     workflow,
 )
@@ -136,6 +142,58 @@ async def look_it_up(reference: str, cents: int) -> Done[str] | NotDone | Unknow
 @step(at_most_once=True, probe=look_it_up)
 async def transfer(reference: str, cents: int) -> str:
     return reference * cents
+
+
+@transaction
+def book(tx: Tx, order: Order, *, twice: bool = False) -> int:
+    rows = tx.execute("INSERT INTO bookings (id, cents) VALUES (?, :cents)", {"id": order.id, "cents": order.cents})
+    assert_type(rows, Rows)
+    assert_type(rows.lastrowid, int | None)
+    assert_type(list(rows), list[tuple[Any, ...]])
+    assert_type(tx.executemany("INSERT INTO bookings VALUES (?, ?)", [("a", 1)]), int)
+    assert_type(tx.fetch_one(Order, "SELECT id, cents FROM bookings WHERE id = ?", (order.id,)), Order | None)
+    assert_type(tx.fetch_all(Order, "SELECT id, cents FROM bookings"), list[Order])
+    assert_type(tx.fetch_one(int, "SELECT count(*) FROM bookings"), int | None)
+    assert_type(tx.fetch_all(tuple[str, int], "SELECT id, cents FROM bookings"), list[tuple[str, int]])
+    assert_type(tx.start(fulfil.options(id=f"order-{order.id}"), order, gift=twice), str)
+    assert_type(tx.start(nightly), str)
+    tx.signal(f"order-{order.id}", Paid(charge_id="c"), dedupe="paid")
+    return len(rows)
+
+
+@transaction(
+    name="void:v2", raises=(CardDeclined,), retry=Retry.none(), timeout=timedelta(seconds=1), ignore=("reason",)
+)
+def void(tx: Tx, order_id: str, reason: object = None) -> None:
+    tx.execute("DELETE FROM bookings WHERE id = ?", (order_id,))
+
+
+@workflow
+async def booking(order: Order) -> int:
+    """Transactions are steps of which the caller does not pass the `Tx`."""
+    assert_type(await book(order), int)
+    assert_type(await book(order, twice=True), int)
+    assert_type(await void("a"), None)
+    assert_type(await book.options(key="k", retry=Retry.fixed(1, max_attempts=2), timeout=1.5)(order), int)
+    both = await asyncio.gather(book(order), charge(order))
+    assert_type(both, tuple[int, str])
+    taken: Transaction[[str, object], None] = void
+    assert_type(taken.name, str)
+    return both[0]
+
+
+async def outside(order: Order) -> None:
+    """Transactions of the application."""
+
+    def accept(tx: Tx, given: Order, note: str = "") -> str:
+        return tx.start(fulfil, given) + note
+
+    async with Engine("orders.db", schema=Path("schema")) as engine, Engine("other.db", schema="schema"):
+        assert_type(await engine.transact(accept, order), str)
+        assert_type(await engine.transact(accept, order, note="n"), str)
+        assert_type(await engine.transact(book, order, twice=True), int)
+        assert_type(await engine.transact(lambda tx: tx.fetch_all(int, "SELECT 1")), list[int])
+        assert_type(engine.connect(), Connection)
 
 
 def tell(letter: DeadLetter) -> None:

@@ -9,6 +9,7 @@ from durable_sqlite import (
     Run,
     Signal,
     Suspend,
+    Tx,
     current_step,
     each,
     set_progress,
@@ -16,6 +17,7 @@ from durable_sqlite import (
     sleep,
     sleep_until,
     step,
+    transaction,
     workflow,
 )
 
@@ -96,6 +98,57 @@ async def fulfil(order: str) -> int:
     await sleep_until(3)  # E: an instant is a datetime
     current_step().attempt = 3  # E: what a step may know is frozen
     return text + len(data) + late + len(both)
+
+
+@transaction
+def book(tx: Tx, order: str, *, cents: int = 1) -> int:
+    tx.execute(1)  # E: SQL is text
+    tx.execute("SELECT ?", 3)  # E: values are a sequence or a mapping
+    number: int = tx.fetch_one(int, "SELECT 1")  # E: there may be no row
+    names: list[str] = tx.fetch_all(int, "SELECT 1")  # E: rows are of the type that was asked for
+    tx.start(fulfil, 1)  # E: a workflow's argument of the wrong type
+    tx.start(charge, "a")  # E: what is started is a workflow
+    tx.signal("x", "paid")  # E: a message is a Signal
+    tx.signal("x", Paid(charge="c"), "once")  # E: dedupe is keyword-only
+    return number + len(names) + cents
+
+
+@workflow
+async def booking(order: str) -> int:
+    await book(1)  # E: a transaction's argument of the wrong type
+    await book()  # E: a transaction's argument left out
+    await book("a", 2)  # E: a keyword-only argument by position
+    await book.options(key=1)("a")  # E: a key is a string
+    await book.options(timeout="1 s")("a")  # E: a time limit is a number or a timedelta
+    text: str = await book("a")  # E: a transaction's result of the wrong type
+    return len(text)
+
+
+@transaction  # E: the first parameter is the Tx
+def without(order: str) -> None: ...
+
+
+@transaction(raises=ValueError)  # E: declared errors are a tuple
+def wrongly(tx: Tx) -> None: ...
+
+
+@transaction(at_most_once=True)  # E: no such option of a transaction
+def oddly(tx: Tx) -> None: ...
+
+
+def accept(tx: Tx, order: str) -> str:
+    return tx.start(fulfil, order)
+
+
+async def outside(engine: Engine) -> None:
+    await engine.transact(accept)  # E: an argument left out
+    await engine.transact(accept, 1)  # E: an argument of the wrong type
+    await engine.transact(book, 1)  # E: a transaction's argument of the wrong type
+    await engine.transact(charge, "a")  # E: a step is no transaction
+    count: int = await engine.transact(accept, "a")  # E: the function's own result
+    print(count)
+    async with Engine("orders.db", schema=3):  # E: a folder
+        pass
 
 
 @step(executor=3)  # E: an executor is one of concurrent.futures

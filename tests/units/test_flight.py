@@ -13,9 +13,9 @@ from durable_sqlite._call import Call
 from durable_sqlite._clock import SystemClock
 from durable_sqlite._codec import Vault
 from durable_sqlite._context import StepInfo
-from durable_sqlite._specs import StepCall
 from durable_sqlite._flight import Flight
 from durable_sqlite._records import Kind
+from durable_sqlite._specs import StepCall
 from durable_sqlite._threads import StepThreads
 
 INFO = StepInfo("x", "flow", "act#1", 1, 1, recovered=False, idempotency_key="k")
@@ -43,6 +43,7 @@ def test_an_attempt_that_may_not_begin_any_more_does_not() -> None:
             told.append,
             ready=never,
             landed=lambda: told.append("landed"),
+            held_back=lambda call: told.append(f"held back {call.key}"),
             lost=lambda: told.append("lost"),
         )
         call = Call("act#1", Kind.STEP, "act", step=StepCall(spec, None, bound, b""))
@@ -51,7 +52,7 @@ def test_an_attempt_that_may_not_begin_any_more_does_not() -> None:
         assert len(flight) == 1
         await asyncio.wait(flight.tasks())
         await asyncio.sleep(0)
-        assert told == ["landed"]
+        assert told == ["held back act#1", "landed"]
         assert not flight
         assert not flight.results
         flight.give_up(call)  # it has gone already
@@ -86,6 +87,7 @@ def test_an_attempt_that_breaks_outside_the_step_s_own_code_is_no_outcome_and_is
             breaks,
             ready=at_once,
             landed=lambda: told.append("landed"),
+            held_back=lambda call: told.append(call.key),
             lost=lambda: told.append("lost"),
         )
         call = Call("act#1", Kind.STEP, "act", step=StepCall(spec, None, bound, b""))

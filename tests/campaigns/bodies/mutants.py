@@ -150,7 +150,7 @@ def steps_do_not_wait_for_commits() -> AbstractContextManager[object]:
     """A step begins before what it may depend on is committed."""
 
     async def mutant(self: Crew) -> bool:
-        return not self._is_over()
+        return self._may_begin()
 
     return patch.object(Crew, "_may_act", mutant)
 

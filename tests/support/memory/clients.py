@@ -22,10 +22,10 @@ from durable_sqlite._records import (
     State,
 )
 from durable_sqlite.errors import RunConflict, RunExists, SignalRejected, SignalSuperseded, UnknownRun
-from tests.support.disk import ENDED, Disk
+from tests.support.disk import ENDED, Disk, is_for
 from tests.support.memory.door import Door
 
-__all__ = ["Clients", "give"]
+__all__ = ["Clients", "give", "signal", "start"]
 
 
 class Clients(Door):
@@ -42,39 +42,15 @@ class Clients(Door):
     ) -> asyncio.Future[Started]:
         """Store a run, or attach."""
 
-        def insert() -> Started:
-            row = self.disk.insert(new, self.me if drive and not self._fenced() else None)
-            if message is not None:
-                row = _store(self.disk, row, message).row
-            return Started(row, created=True, hold=None if row.owner is None else Hold(row.no, row.epoch))
-
-        def attach(row: RunRow) -> Started | SignalRejected:
-            sent = None if message is None else _send(self.disk, row, message)
-            if isinstance(sent, SignalRejected):
-                return sent
-            return Started(row if sent is None else sent.row, created=False, hold=None)
-
         def act() -> Started | Exception:
-            row = self.disk.by_id(new.id)
-            if row is None:
-                return insert()
-            if new.parent is not None and (row.parent, row.uid) == (new.parent, new.uid):
-                return attach(row)
-            if if_exists is IfExists.REPLACE and row.state.stopped:
-                self.disk.forget(row.no)
-                return insert()
-            return _taken(row, new, if_exists) or attach(row)
+            owner = self.me if drive and not self._fenced() else None
+            return start(self.disk, new, if_exists, message, owner)
 
         return self._submit_from(caller, act)
 
     def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Sent]:
         """Store a message."""
-
-        def act() -> Sent | Exception:
-            row = self.disk.by_id(run_id)
-            return UnknownRun(run_id, f"no run {run_id}") if row is None else _send(self.disk, row, message)
-
-        return self._submit_from(caller, act)
+        return self._submit_from(caller, lambda: signal(self.disk, run_id, message))
 
     def answer(self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None) -> asyncio.Future[Answered]:
         """Answer a question, or keep the answer for it."""
@@ -84,6 +60,40 @@ class Clients(Door):
             return UnknownRun(run_id, f"no run {run_id}") if row is None else _answer(self.disk, row, answer)
 
         return self._submit_from(caller, act)
+
+
+def start(
+    disk: Disk, new: NewRun, if_exists: IfExists, message: NewMessage | None, owner: int | None
+) -> Started | Exception:
+    """Store a run, or attach."""
+
+    def insert() -> Started:
+        row = disk.insert(new, owner)
+        if message is not None:
+            row = _store(disk, row, message).row
+        return Started(row, created=True, hold=None if row.owner is None else Hold(row.no, row.epoch))
+
+    def attach(row: RunRow) -> Started | SignalRejected:
+        sent = None if message is None else _send(disk, row, message)
+        if isinstance(sent, SignalRejected):
+            return sent
+        return Started(row if sent is None else sent.row, created=False, hold=None)
+
+    row = disk.by_id(new.id)
+    if row is None:
+        return insert()
+    if new.parent is not None and (row.parent, row.uid) == (new.parent, new.uid):
+        return attach(row)
+    if if_exists is IfExists.REPLACE and row.state.stopped:
+        disk.forget(row.no)
+        return insert()
+    return _taken(row, new, if_exists) or attach(row)
+
+
+def signal(disk: Disk, run_id: str, message: NewMessage) -> Sent | Exception:
+    """Store a message."""
+    row = disk.by_id(run_id)
+    return UnknownRun(run_id, f"no run {run_id}") if row is None else _send(disk, row, message)
 
 
 def _taken(row: RunRow, new: NewRun, if_exists: IfExists) -> RunConflict | RunExists | None:
@@ -109,7 +119,9 @@ def _send(disk: Disk, row: RunRow, message: NewMessage) -> Sent | SignalRejected
 def _store(disk: Disk, row: RunRow, message: NewMessage) -> Sent:
     stored = Message(len(disk.mail[row.no]) + 1, message.name, message.payload, message.at, message.dedupe)
     disk.mail[row.no].append(stored)
-    awaited = any(wait.kind is Kind.SIGNAL and wait.name == message.name for wait in disk.open_waits[row.no])
+    awaited = any(
+        wait.kind is Kind.SIGNAL and is_for(wait, message.name, message.at) for wait in disk.open_waits[row.no]
+    )
     if awaited and row.state is State.SUSPENDED:
         row = disk.ready(row, message.at)
     return Sent(row, stored, new=True)
@@ -165,7 +177,7 @@ def _over(row: RunRow, question: Question, answer: NewAnswer) -> SignalRejected 
     """Why a question takes no answer any more."""
     if question.answered_at is not None:
         at, by = question.answered_at, question.answered_by
-    elif row.state in ENDED and question.closed_at == row.ended_at:
+    elif row.state in ENDED and question.closed_at == row.ended_at != question.deadline:
         return SignalRejected(row.id, f"run {row.id} is {row.state.value}")
     elif question.closed_at is not None:
         at, by = question.closed_at, ""

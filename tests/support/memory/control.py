@@ -19,6 +19,7 @@ from durable_sqlite._records import (
     RunRow,
     Settlement,
     State,
+    abandoner,
 )
 from durable_sqlite.errors import UnknownRun, WrongState
 from tests.support.disk import Disk
@@ -83,11 +84,11 @@ class Control(Door):
             row = self.disk.by_id(run_id)
             if row is None:
                 return _unknown(run_id)
-            if row.state.stopped or row.cancel is not None:
+            if row.state.stopped or row.cancel is not None or self.disk.told_to_end(row):
                 return _wrong(row)
             if row.pause is not None:
                 return [row]
-            rest = [each for each in self.disk.family(row.no) if _may_pause(each)]
+            rest = [each for each in self.disk.family(row.no) if _may_pause(self.disk, each)]
             return [_pause(self.disk, each, request) for each in (row, *rest)]
 
         return self._submit(act, drives=False)
@@ -169,7 +170,7 @@ def _tell_to_end(disk: Disk, row: RunRow, request: Request) -> list[RunRow]:
 
 
 def _cancel(disk: Disk, row: RunRow, request: Request) -> RunRow:
-    fresh = row.state is State.PENDING or (row.state is State.PAUSED and row.epoch == 0)
+    fresh = not row.interrupted and (row.state is State.PENDING or (row.state is State.PAUSED and row.epoch == 0))
     if fresh and not disk.kept[row.no] and not disk.open_waits[row.no]:
         return disk.stop(row, State.CANCELLED, request.at, reason=request.reason, cancel=request)
     if row.state is State.RUNNING:
@@ -193,8 +194,8 @@ def _terminate(disk: Disk, row: RunRow, request: Request) -> RunRow:
     )
 
 
-def _may_pause(row: RunRow) -> bool:
-    return not row.state.stopped and row.cancel is None and row.pause is None
+def _may_pause(disk: Disk, row: RunRow) -> bool:
+    return not row.state.stopped and row.cancel is None and row.pause is None and not disk.told_to_end(row)
 
 
 def _pause(disk: Disk, row: RunRow, request: Request) -> RunRow:
@@ -215,6 +216,10 @@ def _go_on(disk: Disk, row: RunRow, at: int, **changes: object) -> RunRow:
 def _revive(disk: Disk, row: RunRow, how: Resumption, parents: int | None) -> Resumed:
     """Make a dead letter pending, its children first; `parents` is the deadline that its parent has now."""
     gone = _forget(disk, row.no, {*row.failed_keys, *how.retry})
+    for child in list(disk.runs.values()):
+        given_up = child.state is State.CANCELLED and child.cancel is not None and child.cancel.by == abandoner(row.id)
+        if child.parent == row.no and given_up and child.parent_key not in disk.kept[row.no]:
+            disk.forget(child.no)
     deadline, length, inherited = _deadline(row, how.at, parents)
     others: list[RunRow] = []
     for child in [

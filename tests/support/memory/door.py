@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from durable_sqlite._records import Hold, RunRow, WorkerRow
+from durable_sqlite._sqlite.transactions import Given, given
 from durable_sqlite.errors import EngineClosed, LeaseLost
 from tests.support.disk import Disk
 
@@ -80,7 +81,7 @@ class Door:
             self._timer.cancel()
             self._commit()
 
-    def _submit(self, act: Callable[[], T | Exception], *, drives: bool = True) -> asyncio.Future[T]:
+    def _submit(self, act: Callable[[], T | Given[T] | BaseException], *, drives: bool = True) -> asyncio.Future[T]:
         """Queue a write; with `drives`, it is refused once this worker was struck off."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -138,7 +139,7 @@ class Door:
             if isinstance(answer, BaseException):
                 future.set_exception(answer)
             else:
-                future.set_result(answer)
+                future.set_result(given(answer))
 
     def _apply(self, act: Callable[[], Any]) -> Any:
         try:

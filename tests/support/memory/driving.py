@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from durable_sqlite._records import (
+    CANCEL_KEY,
     Claimed,
     Drained,
     End,
@@ -16,6 +17,7 @@ from durable_sqlite._records import (
     Intent,
     Kind,
     NewQuestion,
+    News,
     Question,
     Reason,
     Report,
@@ -26,7 +28,7 @@ from durable_sqlite._records import (
     Wait,
 )
 from durable_sqlite.errors import LeaseLost
-from tests.support.disk import ENDED, Disk, is_ready
+from tests.support.disk import ENDED, Disk, is_for, is_ready
 from tests.support.memory.clients import give
 from tests.support.memory.door import Door, lost
 
@@ -68,16 +70,16 @@ class Driving(Door):
         )
         return Claimed(row, Hold(no, row.epoch))
 
-    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[None]:
+    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[News]:
         """Take a run again that nobody has driven since."""
 
-        def act() -> LeaseLost | None:
+        def act() -> News | LeaseLost:
             row = self.disk.runs.get(hold.run)
             at_rest = {State.SUSPENDED, State.PENDING, State.PAUSED}
             if row is None or row.epoch != hold.epoch or row.state not in at_rest:
                 return lost(hold)
-            self._take(row.no, at)
-            return None
+            row = self._take(row.no, at).row
+            return News(row.no, self.disk.unheard(row), row.pause)
 
         return self._submit(act)
 
@@ -189,6 +191,8 @@ class Driving(Door):
             for no in takes:
                 assert no in mail, f"{entry.key} takes message {no}, which does not wait: {self.disk.mail[row.no]}"
             self._append(row, entry)
+            if entry.key == CANCEL_KEY and row.pause is not None:
+                self.disk.put(row, pause=None)
             for no in takes:
                 self.disk.mail[row.no][no - 1] = replace(mail[no], taken_by=entry.key)
 
@@ -305,12 +309,13 @@ class Driving(Door):
 
         return self._submit_held(hold, act)
 
-    def reopen(self, hold: Hold, key: str, error: bytes) -> asyncio.Future[None]:
+    def reopen(self, hold: Hold, key: str, answer: bytes, error: bytes) -> asyncio.Future[None]:
         """Take an answer away again."""
 
         def act(row: RunRow) -> None:
             question = self._asked(row, key)
-            assert question.answer is not None, f"{question} has no answer"
+            if question.answer != answer:
+                return
             assert key not in self.disk.kept[row.no], f"the answer to {question} is recorded"
             # Its sender is remembered: the same answer is not taken a second time.
             self.disk.asked[row.no][key] = replace(question, answer=None, answered_at=None, answered_by="", error=error)
@@ -334,10 +339,10 @@ def _difference(before: Sequence[Wait], rest: Rest) -> tuple[Wait, ...]:
 
 def _has_come(disk: Disk, no: int, waits: Sequence[Wait]) -> bool:
     """Whether one of these waits is over already."""
-    mail = {message.name for message in disk.waiting_mail(no)}
+    mail = disk.waiting_mail(no)
     answered = {question.key for question in disk.unrecorded_answers(no)}
     return any(
-        (wait.kind is Kind.SIGNAL and wait.name in mail)
+        (wait.kind is Kind.SIGNAL and any(is_for(wait, message.name, message.at) for message in mail))
         or (wait.kind is Kind.QUESTION and wait.key in answered)
         or disk.has_ended(wait.target)
         for wait in waits

@@ -56,6 +56,13 @@ class Reads(Door):
         last = {row.changed for row in found[: query.limit]}
         return [row for row in found if row.changed in last]
 
+    async def stops(self, since: int) -> tuple[int, list[int]]:
+        """The runs that stopped."""
+        await self._alive()
+        last = max((row.changed for row in self.disk.runs.values()), default=0)
+        found = [row.no for row in self.disk.runs.values() if row.changed > since and row.state.stopped]
+        return max(last, since), sorted(found)
+
     async def pulse(self) -> int:
         """How many commits there were."""
         await self._alive()
@@ -141,7 +148,7 @@ class Reads(Door):
         await self._alive()
         counts: dict[tuple[str, str], int] = {}
         for row in self.disk.runs.values():
-            if row.state is State.PENDING or row.due_at is not None:
+            if row.state in (State.PENDING, State.SUSPENDED, State.PAUSED):
                 counts[row.workflow, row.origin] = counts.get((row.workflow, row.origin), 0) + 1
         return [(workflow, origin, number) for (workflow, origin), number in sorted(counts.items())]
 
