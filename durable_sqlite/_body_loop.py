@@ -29,7 +29,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from random import Random
 from types import AsyncGeneratorType, CodeType
-from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple
+from typing import Any, NoReturn, Protocol, TypeVar, TypeVarTuple, cast
 
 from .errors import NotDurable, Unloading
 
@@ -178,8 +178,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """
         owner = getattr(callback, "__self__", None)
         if isinstance(owner, asyncio.Task) and not isinstance(owner, BodyTask):
-            coro: Any = owner.get_coro()
-            coro.close()
+            cast("Coroutine[Any, Any, Any]", owner.get_coro()).close()
             raise NotDurable(
                 "asyncio.Task(...) in the body of a workflow makes no branch: use asyncio.create_task(...)"
             )

@@ -119,7 +119,7 @@ class Desk:
     def many(
         self,
         name: str,
-        explicit: str | None,
+        key: str | None,
         make: Callable[[int], StepCall | Wish],
         count: int,
         limit: int,
@@ -127,9 +127,9 @@ class Desk:
         collect: bool,
     ) -> Coroutine[Any, Any, list[Any]]:
         """Fix the key of a fan-out, and give what the body awaits."""
-        key = self._key(name, explicit)
-        whole = Call(key, Kind.STEP, name)
-        parts: Iterator[Call] = (self._call_of(make(index), f"{key}[{index}]") for index in range(count))
+        fixed = self._key(name, key)
+        whole = Call(fixed, Kind.STEP, name)
+        parts: Iterator[Call] = (self._call_of(make(index), f"{fixed}[{index}]") for index in range(count))
         coro = fanning_out(self, whole, parts, limit, collect=collect)
         self._unawaited[whole] = coro
         return coro

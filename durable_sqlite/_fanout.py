@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeGuard, TypeVar, overload
 from ._context import body, looks_async
 from ._specs import StepCall, Wish
 from ._steps import Step
+from ._transactions import Transaction
 from ._workflows import Workflow
 from .errors import UsageError
 
@@ -77,8 +78,8 @@ def each(
     return here.many(work.name, work.key, make, len(fixed), concurrency or len(fixed) or 1, collect=collect)
 
 
-def _is_durable(thing: object) -> TypeGuard[Step[..., Any] | Workflow[..., Any]]:
-    return isinstance(thing, (Step, Workflow))
+def _is_durable(thing: object) -> TypeGuard[Step[..., Any] | Transaction[..., Any] | Workflow[..., Any]]:
+    return isinstance(thing, (Step, Transaction, Workflow))
 
 
 async def _outside(

@@ -341,7 +341,14 @@ class Front:
 
         def body(door: Door) -> Any:
             orders.begin()
-            return context.copy().run(plain, Tx(door, orders), *args, **kwargs)
+            made = context.copy().run(plain, Tx(door, orders), *args, **kwargs)
+            if inspect.iscoroutine(made):
+                made.close()
+                raise UsageError(
+                    f"{name} gave engine.transact() a coroutine: it runs inside the journal's commit, where nothing can be "
+                    "awaited. Hand over a plain function; nothing was written"
+                )
+            return made
 
         budget = Budget(f"transaction {name}", (_BUDGET if exact is None else exact.budget) / 1_000_000)
         write = session.journal.transact(Work(body, budget))

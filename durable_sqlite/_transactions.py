@@ -59,6 +59,11 @@ class Transaction(Decorated, Generic[P, R]):
         return self._spec.name
 
     @property
+    def key(self) -> str | None:
+        """The explicit key of its calls, where `options` chose one."""
+        return self._key
+
+    @property
     def fn(self) -> Callable[Concatenate[Tx, P], R]:
         """The function as it was written."""
         return self._spec.plain
@@ -81,10 +86,15 @@ class Transaction(Decorated, Generic[P, R]):
         """
         here = body()
         if here is None:
-            where = "inside a step" if isinstance(scope.get(), StepScope) else "outside a run"
+            name = self._spec.name
+            if isinstance(scope.get(), StepScope):
+                raise UsageError(
+                    f"transaction {name} was called inside a step: call it in the body of the workflow; one transaction makes "
+                    f"part of another with `{name}.fn(tx, ...)`"
+                )
             raise UsageError(
-                f"transaction {self._spec.name} was called {where}: call it in the body of a workflow, or run it unrecorded "
-                f"with `await engine.transact({self._spec.name}, ...)` from the application"
+                f"transaction {name} was called outside a run: call it in the body of a workflow, or run it unrecorded with "
+                f"`await engine.transact({name}, ...)` from the application"
             )
         return here.call(self.request(args, kwargs))
 

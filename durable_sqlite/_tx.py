@@ -127,16 +127,14 @@ def _adapter(model: Any) -> tuple[TypeAdapter[Any], Callable[[tuple[str, ...], t
     from pydantic import BaseModel, TypeAdapter  # noqa: PLC0415 - imported where it is first needed
     from typing_extensions import is_typeddict  # noqa: PLC0415 - knows those of `typing` and its own
 
-    origin = getattr(model, "__origin__", model)
-    if (
-        (isinstance(origin, type) and issubclass(origin, BaseModel))
-        or dataclasses.is_dataclass(model)
-        or is_typeddict(model)
-    ):
-        return TypeAdapter(model), _by_name
-    if isinstance(origin, type) and issubclass(origin, tuple):
-        return TypeAdapter(model), _by_order
-    return TypeAdapter(model), _the_only_one
+    origin: Any = getattr(model, "__origin__", model)
+    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    bases: tuple[Any, ...] = getattr(origin, "__mro__", ())
+    if BaseModel in bases or dataclasses.is_dataclass(origin) or is_typeddict(origin):
+        return adapter, _by_name
+    if tuple in bases:
+        return adapter, _by_order
+    return adapter, _the_only_one
 
 
 def _by_name(columns: tuple[str, ...], row: tuple[Any, ...]) -> dict[str, Any]:

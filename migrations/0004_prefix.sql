@@ -72,3 +72,11 @@ CREATE INDEX durable_runs_by_change ON durable_runs (changed);
 -- Serves `claim` and `next_due`, as `durable_runs_due` does: paused runs are due at their deadline.
 DROP INDEX runs_paused_due;
 CREATE INDEX durable_runs_paused_due ON durable_runs (workflow, due_at) WHERE state = 'paused' AND due_at IS NOT NULL;
+
+-- Which numbered files of the application's own schema were applied, and what stood in them.
+CREATE TABLE durable_schema (
+    number     INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
+    name       TEXT    NOT NULL,
+    digest     BLOB    NOT NULL,
+    applied_at INTEGER NOT NULL
+) STRICT;

@@ -19,7 +19,7 @@ import typing_extensions
 from pydantic_core import from_json
 
 from ..errors import DefinitionError, Undecodable, Unstorable
-from . import _canonical as canonical
+from ._canonical import NoCanonicalForm, digest, encode, tree
 from ._faithful import same
 from ._shape import Shape
 
@@ -106,7 +106,7 @@ class Parameters:
             if name not in self._aside and not self._is_default(name, value):
                 form[name] = self._tree(name, value, where)
         try:
-            return canonical.digest(canonical.encode(form))
+            return digest(encode(form))
         except Unstorable as error:
             raise Unstorable(f"{where}: {error}") from None
 
@@ -186,9 +186,9 @@ class Parameters:
 
     def _tree(self, name: str, value: Any, where: str) -> Any:
         try:
-            return canonical.tree(value)
-        except canonical.NoCanonicalForm:
-            return canonical.tree(from_json(self._whole.dump({name: value}, where)))
+            return tree(value)
+        except NoCanonicalForm:
+            return tree(from_json(self._whole.dump({name: value}, where)))
         except Unstorable as error:
             raise Unstorable(f"{where}: $.{name}: {error}") from None
 

@@ -9,7 +9,7 @@ from pydantic_core import ValidationError, from_json
 from typing_extensions import TypeAliasType
 
 from ..errors import DefinitionError, Undecodable, Unstorable
-from . import _canonical as canonical
+from ._canonical import NoCanonicalForm, digest, encode, tree
 from ._faithful import difference
 
 if TYPE_CHECKING:
@@ -96,18 +96,18 @@ class Shape(Generic[T]):
         Raises:
             Unstorable: It has no JSON form.
         """
-        return canonical.encode(self.tree(value, where))
+        return encode(self.tree(value, where))
 
     def digest(self, value: T, where: str) -> bytes:
         """12 bytes that are the same for the same value, in every process. Raises as `canonical` does."""
-        return canonical.digest(self.canonical(value, where))
+        return digest(self.canonical(value, where))
 
     def tree(self, value: T, where: str) -> Any:
         """The canonical form as plain JSON data. Raises as `canonical` does."""
         try:
-            return canonical.tree(value)
-        except canonical.NoCanonicalForm:
-            return canonical.tree(from_json(self.dump(value, where)))
+            return tree(value)
+        except NoCanonicalForm:
+            return tree(from_json(self.dump(value, where)))
         except Unstorable as error:
             raise Unstorable(f"{where}: {error}") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 
-__all__ = ["PREFIX", "Guard", "is_ours"]
+__all__ = ["PREFIX", "Beside", "Guard", "is_ours"]
 
 PREFIX = "durable_"
 """The names of the journal's own tables, indexes, views and triggers begin with it."""
@@ -120,6 +120,53 @@ class Guard:
         if table is None or not table.startswith("sqlite_") or table in _SCHEMA or self.reshapes:
             return None
         return f"{table} is SQLite's own, and counts for the journal too: a transaction may read it, and not write it"
+
+
+_JOURNAL_SETTINGS = frozenset(
+    {
+        "journal_mode",
+        "wal_checkpoint",
+        "wal_autocheckpoint",
+        "locking_mode",
+        "synchronous",
+        "mmap_size",
+        "application_id",
+        "user_version",
+        "schema_version",
+        "writable_schema",
+    }
+)
+
+
+class Beside:
+    """The authorizer of a connection that is the application's own: it may read what is the journal's, and not change it."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        """Why something was refused last, until somebody took it."""
+
+    def __call__(
+        self, action: int, first: str | None, second: str | None, _database: str | None, _inside: str | None
+    ) -> int:
+        """What SQLite asks."""
+        reason = self._why_not(action, first, second)
+        if reason is None:
+            return sqlite3.SQLITE_OK
+        self.reason = reason
+        return sqlite3.SQLITE_DENY
+
+    def _why_not(self, action: int, first: str | None, second: str | None) -> str | None:
+        match action:
+            case sqlite3.SQLITE_ATTACH:
+                return f"ATTACH is refused: {_ONE_FILE}"
+            case sqlite3.SQLITE_PRAGMA if (second and first in _JOURNAL_SETTINGS) or first == "wal_checkpoint":
+                return f"PRAGMA {first} is refused: the engine sees to what it sets"
+            case _ if (action in _WRITES and is_ours(first)) or (
+                action in _RESHAPES and (is_ours(first) or is_ours(second))
+            ):
+                return f"whatever begins with {PREFIX} is the journal's own: it may be read, and not changed"
+            case _:
+                return None
 
 
 def _not_ours(name: str | None) -> str | None:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
 from ..errors import JournalError, NotAJournal
+from .authorizer import Beside
 from .faults import translate
 from .migrate import Migration, migrate
 
-__all__ = ["APPLICATION_ID", "CHECKPOINT_BYTES", "MEMORY", "Synchronous", "configure", "inspect", "prepare", "uri"]
+__all__ = [
+    "APPLICATION_ID",
+    "CHECKPOINT_BYTES",
+    "MEMORY",
+    "Synchronous",
+    "configure",
+    "for_the_application",
+    "inspect",
+    "prepare",
+    "uri",
+]
 
 Synchronous = Literal["full", "normal"]
 
 APPLICATION_ID = 0x44755271  # "DuRq", read as a signed number of 32 bits
 MEMORY = ":memory:"
 CHECKPOINT_BYTES = 4 * 1024 * 1024
+_PATIENCE = 5.0  # seconds
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
 
@@ -96,6 +109,72 @@ def configure(connection: sqlite3.Connection, *, synchronous: Synchronous, reado
         f"query_only = {'ON' if readonly else 'OFF'}",
     ):
         connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+class _Cursor(sqlite3.Cursor):
+    """Says why a statement was refused: SQLite itself knows only that it was."""
+
+    def execute(self, *args: Any) -> Self:
+        with _reasons(self.connection):
+            return super().execute(*args)
+
+    def executemany(self, *args: Any) -> Self:
+        with _reasons(self.connection):
+            return super().executemany(*args)
+
+    def executescript(self, sql: str, /) -> Self:
+        with _reasons(self.connection):
+            super().executescript(sql)
+        return self
+
+
+class OwnConnection(sqlite3.Connection):
+    """A connection for the application's own use; as a context manager it commits or rolls back, and closes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.beside = Beside()
+
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        """A cursor; all the shortcuts of a connection use one too."""
+        return super().cursor(factory)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> Literal[False]:
+        try:
+            if self.in_transaction:
+                self.execute("COMMIT" if kind is None else "ROLLBACK")
+        finally:
+            self.close()
+        return False
+
+
+@contextmanager
+def _reasons(connection: sqlite3.Connection) -> Generator[None]:
+    beside = cast("OwnConnection", connection).beside
+    beside.reason = None
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if beside.reason is not None:
+            error.args = (f"{error}: {beside.reason}",)
+        raise
+
+
+def for_the_application(path: str, *, synchronous: Synchronous) -> OwnConnection:
+    """A connection to the journal's file that leaves what is the journal's alone, and waits five seconds for a lock."""
+    connection = sqlite3.connect(
+        uri(path, "mode=rw"),
+        uri=True,
+        isolation_level=None,
+        timeout=_PATIENCE,
+        check_same_thread=False,
+        factory=OwnConnection,
+    )
+    configure(connection, synchronous=synchronous)
+    connection.set_authorizer(connection.beside)
+    return connection
 
 
 def prepare(

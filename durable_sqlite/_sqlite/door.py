@@ -14,8 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from ..errors import EngineClosed, JournalError, JournalMismatch
-from . import connect, driving, migrate, queries, statements
+from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
+from . import connect, driving, migrate, queries, statements, user_schema
 from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .link import Guardian, JobConnection, Link
@@ -47,6 +47,7 @@ class Door:
         connection: The class of the connections.
         checkpoint_bytes: The size of the WAL from which it is written back.
         monotonic: Seconds on a clock that never goes back: how long transactions take.
+        schema: A folder of numbered SQL files for the application's own tables.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Door:
         connection: type[JobConnection] = JobConnection,
         checkpoint_bytes: int = connect.CHECKPOINT_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
+        schema: Path | None = None,
     ) -> None:
         name = os.fspath(path)
         self.path = name if name == connect.MEMORY else str(Path(name).absolute())
@@ -73,6 +75,7 @@ class Door:
         self._checkpoint_bytes = checkpoint_bytes
         self._sql = statements.load()
         self._bench = Bench(self._sql, monotonic)
+        self._schema = schema
         self._writer: Writer | None = None
         self._reader: Link | None = None
         self._guardian: Guardian | None = None
@@ -150,6 +153,8 @@ class Door:
         failpoint = self._failpoint or _nothing
         connect.prepare(connection, known, path=self.path, synchronous=self._synchronous, failpoint=failpoint)
         self._bench.take(connection)
+        if self._schema is not None:
+            user_schema.apply(connection, user_schema.read(self._schema), self._bench, self._sql, at)
         tables = Tables(connection, self._sql)
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -170,6 +175,18 @@ class Door:
                 f"{self.path} was created with the codec {kept or 'none'!r}, this engine has {self._codec or 'none'!r}: "
                 "open it with the first one"
             )
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection to the same file for reads and writes of the application's own, from any thread.
+
+        Raises:
+            UsageError: The journal is in memory only, where every connection has a database of its own.
+        """
+        if self._is_in_memory:
+            raise UsageError(
+                "a journal in memory has one connection, which is its own: use a file, or engine.transact()"
+            )
+        return connect.for_the_application(self.path, synchronous=self._synchronous)
 
     async def _open_reader(self, pauses: Pauses) -> None:
         if self._is_in_memory:

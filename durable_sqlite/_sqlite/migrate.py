@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from ..errors import JournalError, JournalTooNew
 
 __all__ = ["Migration", "cut", "find", "migrate", "read"]
+
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +33,15 @@ def cut(script: str) -> Iterator[str]:
         ValueError: The last statement is not finished.
     """
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    *parts, rest = script.split(";")
+    for part in parts:
+        statement += part + ";"
         if sqlite3.complete_statement(statement):
             yield statement.strip()
             statement = ""
-    if any(line.strip() and not line.startswith("--") for line in statement.splitlines()):
-        raise ValueError(f"the script ends in the middle of a statement: {statement.strip()[:200]}")
+    unfinished = _COMMENT.sub("", statement + rest).strip()
+    if unfinished:
+        raise ValueError(f"its last statement does not end; a semicolon ends one: {unfinished[:200]}")
 
 
 def find(package: Traversable | None = None, checkout: Path | None = None) -> Traversable:

@@ -22,6 +22,13 @@ UPDATE durable_workers SET batch = batch + 1 WHERE no = :me AND NOT fenced;
 -- name: batch
 SELECT batch, fenced FROM durable_workers WHERE no = :me;
 
+-- What was applied of the application's own schema.
+-- name: schema_applied
+SELECT number, name, digest FROM durable_schema ORDER BY number;
+
+-- name: schema_apply
+INSERT INTO durable_schema (number, name, digest, applied_at) VALUES (:number, :name, :digest, :at);
+
 -- Who else might be alive; the side file of each tells.
 -- name: workers
 SELECT no, name, pid, started_at FROM durable_workers WHERE no <> :me ORDER BY no;

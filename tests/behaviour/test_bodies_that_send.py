@@ -24,7 +24,8 @@ from durable_sqlite import (
 )
 from tests.support.clock import ManualClock
 from tests.support.crash_points import Teller, crash_everywhere
-from tests.support.restarts import quiet
+from tests.support.gates import Gate
+from tests.support.restarts import die, quiet
 from tests.support.stage import ended
 
 done: list[str] = []
@@ -74,6 +75,25 @@ def test_a_body_sends_each_message_once_whenever_the_process_dies() -> None:
     assert told.returned == [1, 1, 2]
     assert told.runs["sender"].keys == ["act#1", "signal#1", "signal#2", "act#2"]
     assert told.runs["taker"].untaken == ()
+
+
+def test_what_a_body_had_sent_when_the_process_died_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", clock=ManualClock()) as engine:
+            await takes.options(id="taker").start(3)
+            gate = Gate(engine, "signal", monkeypatch)
+            await tells.options(id="sender").start("taker")
+            await gate.reached()  # it is stored, and the body was not told
+            await die(engine)
+        async with Engine(tmp_path / "j.db", clock=ManualClock(), workflows=[takes, tells]) as engine:
+            assert await tells.run("sender").result(timeout=20) == "told"
+            await quiet(engine)
+            assert len(await engine.run("taker").history()) == 2
+            assert await engine.run("taker").messages() == []
+
+    asyncio.run(scenario())
 
 
 def test_a_message_to_a_run_that_has_ended_in_the_meantime_was_sent_nevertheless() -> None:

@@ -9,7 +9,9 @@ import pytest
 from durable_sqlite import (
     RunCancelled,
     RunFailed,
+    Signal,
     State,
+    Suspend,
     current_step,
     sleep,
     step,
@@ -98,6 +100,54 @@ def test_wherever_it_dies_a_handle_tells_that_this_very_call_made_the_run(unload
     told = crash_everywhere(story, parent, child, unload_after=unload_after, effects=effects)
     assert told.returned == ["mine True", "mine False", "beside it", "a is done"]
     assert told.runs["p"].keys == ["child#1", "child#2", "act#1", "result#1"]
+
+
+class Hint(Signal, name="child_crashes.hint"):
+    text: str
+
+
+class Guess(Suspend[int], name="child_crashes.guess"):
+    what: str
+
+
+@workflow
+async def listener() -> str:
+    first = await Hint.wait()
+    number = await Guess(what="how many?")
+    await sleep(100)
+    return f"{first.text}, {number}, {[hint.text for hint in await Hint.drain()]}"
+
+
+@pytest.mark.parametrize("unload_after", [0.0, 1_000.0])
+def test_wherever_it_dies_what_is_told_through_a_handle_is_told_once(unload_after: float) -> None:
+    @workflow
+    async def parent() -> str:
+        heard, unheard = await listener.options(id="heard").start(), await listener.options(id="unheard").start()
+        await heard.signal(Hint(text="warm"))
+        await sleep(10)  # until it has asked
+        await heard.answer(Guess, 7, by="p")
+        await heard.signal(Hint(text="warmer"))
+        await unheard.cancel(reason="not needed")
+        try:
+            await unheard.result()
+        except RunCancelled as cancelled:
+            return f"{await heard.result()}; {cancelled.reason}"
+        return "not reached"
+
+    async def story(teller: Teller) -> str:
+        return await (await parent.options(id="p").start())
+
+    told = crash_everywhere(story, parent, listener, unload_after=unload_after, effects=effects)
+    assert told.returned == "warm, 7, ['warmer']; not needed"
+    assert told.runs["p"].keys[2:] == [
+        "signal#1",
+        "sleep#1",
+        "answer#1",
+        "signal#2",
+        "cancel#1",
+        "result#1",
+        "result#2",
+    ]
 
 
 @pytest.mark.parametrize("unload_after", [0.0, 1_000.0])

@@ -171,6 +171,33 @@ def test_a_deadline_that_passes_while_nobody_is_there_ends_the_family(tmp_path: 
     assert sorted(effects) == ["kid begins", "kid tidies up", "parent is left"]
 
 
+def test_a_child_that_nobody_drives_at_the_deadline_fails_by_it_later_and_is_not_cancelled(tmp_path: Path) -> None:
+    @workflow
+    async def child() -> str:
+        return await naps.fn("kid", 30)
+
+    @workflow
+    async def flow() -> str:
+        return await child.options(id="kid")()
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            await flow.options(id="p", deadline=60).start()
+            await quiet(engine)
+            await die(engine)
+        clock.advance(60)
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[flow]) as engine:  # it does not know the child
+            assert (await ended(engine.run("p"), RunFailed)).reason == "deadline"
+            assert (await engine.run("kid").info()).state is State.SUSPENDED
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[child]) as engine:
+            assert (await ended(engine.run("kid"), RunFailed)).reason == "deadline"
+            assert await letters(engine) == ["p deadline"]
+
+    asyncio.run(scenario())
+    assert effects == ["kid begins", "kid tidies up"]
+
+
 def test_an_inherited_deadline_is_in_force_while_the_family_is_paused() -> None:
     async def scenario() -> None:
         clock = ManualClock()

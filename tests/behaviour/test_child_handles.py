@@ -28,7 +28,9 @@ from durable_sqlite import (
     workflow,
 )
 from tests.support.clock import ManualClock
+from tests.support.gates import Gate
 from tests.support.restarts import die, quiet
+from tests.support.stage import ended
 
 effects: list[str] = []
 told: list[str] = []
@@ -178,6 +180,34 @@ def test_a_message_an_answer_and_a_cancel_through_a_handle_are_durable_calls_mad
 
     asyncio.run(scenario())
     assert set(told) == {"True not needed result#1"}
+
+
+def test_a_cancel_that_was_not_recorded_before_a_crash_is_not_refused_because_it_worked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @workflow
+    async def flow() -> str:
+        handle = await naps.options(id="kid").start(3600)
+        await sleep(10)
+        await handle.cancel(reason="not needed")
+        return "cancelled it"
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            await flow.options(id="x").start()
+            await quiet(engine)
+            gate = Gate(engine, "cancel", monkeypatch)
+            clock.advance(10)
+            await gate.reached()
+            await die(engine)
+        monkeypatch.undo()
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[naps]) as engine:  # it does not know the parent
+            assert (await ended(engine.run("kid"), RunCancelled)).reason == "not needed"
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[flow]) as engine:
+            assert await engine.run("x").result(timeout=20) == "cancelled it"
+
+    asyncio.run(scenario())
 
 
 def test_what_a_run_refuses_is_raised_in_the_body_and_again_on_replay(tmp_path: Path) -> None:

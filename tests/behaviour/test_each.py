@@ -130,13 +130,15 @@ def test_items_may_come_from_any_iterable_and_are_taken_when_it_is_called() -> N
         yield from (1, 2)
 
     async def body() -> object:
-        calls = each(double, numbers())
+        known = [3, 4]
+        calls, others = each(double, numbers()), each(double, known)
         effects.append("called")
-        return await calls
+        known.append(5)
+        return await calls + await others
 
     async def scenario() -> None:
         async with Engine(":memory:"):
-            assert await flow_of(body)() == "[2, 4]"
+            assert await flow_of(body)() == "[2, 4, 6, 8]"
             assert await flow_of(lambda: each(double, {1: "x", 2: "y"}, concurrency=1))() == "[2, 4]"
 
     asyncio.run(scenario())

@@ -26,7 +26,8 @@ from durable_sqlite import (
 from durable_sqlite._clock import to_datetime
 from tests.support.clock import START, ManualClock
 from tests.support.crash_points import Teller, crash_everywhere
-from tests.support.restarts import quiet
+from tests.support.gates import Gate
+from tests.support.restarts import die, quiet
 from tests.support.stage import ended
 
 BEGIN = to_datetime(START)
@@ -278,6 +279,25 @@ def test_a_body_answers_once_and_is_refused_the_same_way_whenever_the_process_di
     assert told.returned == (["SignalSuperseded", "SignalSuperseded"], [0])
     assert told.runs["answerer"].keys == ["act#1", "answer#1", "answer#2", "answer#3", "act#2"]
     assert [outcome for _, outcome, _ in told.runs["answerer"].history[1:4]] == ["value", "declared", "declared"]
+
+
+def test_what_a_body_had_answered_when_the_process_died_is_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", clock=ManualClock()) as engine:
+            run = await bids.options(id="x").start(1)
+            await run.signal(Forward())
+            await quiet(engine)
+            gate = Gate(engine, "answer", monkeypatch)
+            await answers.options(id="y").start("x")
+            await gate.reached()  # it is stored, and the body was not told
+            await die(engine)
+        async with Engine(tmp_path / "j.db", clock=ManualClock(), workflows=[answers, bids]) as engine:
+            assert await answers.run("y").result(timeout=20) == ["SignalSuperseded", "SignalSuperseded"]
+            assert await bids.run("x").result(timeout=20) == [0]
+
+    asyncio.run(scenario())
 
 
 def test_what_a_superseded_answer_says_is_the_same_on_replay(tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def test_numbered_files_are_applied_in_their_order_before_anything_is_driven(tmp
     asyncio.run(scenario())
 
 
-def test_statements_may_stand_beside_each_other_and_the_last_one_need_not_end(tmp_path: Path) -> None:
+def test_statements_may_stand_beside_each_other_on_a_line(tmp_path: Path) -> None:
     async def scenario() -> None:
         schema = write(
-            tmp_path, {"0001_a.sql": "CREATE TABLE a (x); CREATE TABLE b (x);\n\n-- the end\nCREATE TABLE c (x)"}
+            tmp_path, {"0001_a.sql": "CREATE TABLE a (x); CREATE TABLE b (x); -- two\nCREATE TABLE c (x);\n-- the end"}
         )
         await opened(tmp_path / "j.db", schema)
         assert own_tables(tmp_path / "j.db") == {"a", "b", "c"}
@@ -243,9 +243,26 @@ def test_a_connection_is_configured_as_the_journal_needs_it(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "sql", ["DELETE FROM durable_entries", "UPDATE durable_runs SET state = 'failed'", "DROP TABLE durable_meta"]
+    "sql",
+    [
+        "DELETE FROM durable_entries",
+        "UPDATE durable_runs SET state = 'failed'",
+        "DROP TABLE durable_meta",
+        "CREATE TABLE durable_mine (x)",
+        "CREATE TRIGGER mine AFTER INSERT ON durable_runs BEGIN SELECT 1; END",
+        "PRAGMA user_version = 99",
+        "PRAGMA application_id = 1",
+        "PRAGMA journal_mode = delete",
+        "PRAGMA wal_checkpoint",
+        "PRAGMA wal_autocheckpoint = 1000",
+        "PRAGMA synchronous = off",
+        "PRAGMA writable_schema = on",
+        "PRAGMA schema_version = 5",
+    ],
 )
-def test_a_connection_may_read_the_journals_tables_and_not_change_them(tmp_path: Path, sql: str) -> None:
+def test_a_connection_may_read_the_journals_tables_and_change_nothing_that_is_the_journals(
+    tmp_path: Path, sql: str
+) -> None:
     schema = write(tmp_path, {"0001_orders.sql": ORDERS})
 
     async def scenario() -> None:

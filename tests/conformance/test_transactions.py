@@ -389,20 +389,24 @@ def test_what_a_body_does_to_runs_is_undone_with_its_rows(lab: Over, how: str) -
     lab(program)
 
 
-def test_what_changed_after_a_body_that_failed_has_a_number_of_its_own(lab: Over) -> None:
+@pytest.mark.parametrize("how", ["raises", "fails as a step", "is an answer"])
+def test_what_changed_after_a_body_that_was_undone_has_a_number_of_its_own(lab: Over, how: str) -> None:
     async def program(lab: Lab) -> None:
         journal = await _prepared(lab)
-        await journal.start(new_run("old"), IfExists.ATTACH, drive=False)
+        _, hold = await begin(journal, "old")
         seen = (await look(journal, "old")).changed
 
-        def body(door: Door) -> None:
+        def body(door: Door) -> Effect:
             door.start(new_run("gone"), IfExists.ATTACH)
+            if how == "is an answer":
+                return Effect(Outcome.ERROR, b"no", keep=False)
             raise OOPS
 
-        failing = journal.transact(work(body))
+        undone: asyncio.Future[Any]
+        undone = journal.transact(work(body)) if how == "raises" else journal.transact_step(hold, ENTRY, work(body))
         one = journal.start(new_run("one"), IfExists.ATTACH, drive=False)
-        with pytest.raises(ValueError, match="oops"):
-            await failing
+        await asyncio.wait([undone])
+        assert (undone.exception() is OOPS) == (how == "raises")
         assert (await one).row.changed > seen
         two = await journal.start(new_run("two"), IfExists.ATTACH, drive=False)
         assert two.row.changed > (await one).row.changed

@@ -142,6 +142,13 @@ CREATE TABLE "durable_runs" (
     CHECK ((cancel_at IS NULL) = (cancel_reason IS NULL) AND (cancel_at IS NULL) = (cancel_by IS NULL))
 ) STRICT;
 
+CREATE TABLE durable_schema (
+    number     INTEGER NOT NULL PRIMARY KEY CHECK (number > 0),
+    name       TEXT    NOT NULL,
+    digest     BLOB    NOT NULL,
+    applied_at INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE "durable_signals" (
     run      INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
     -- 1, 2, 3 … in its run: the order in which messages were stored.

@@ -383,6 +383,26 @@ def test_only_the_applications_code_is_watched(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_trigger_that_is_made_amid_a_statement_reaches_no_further(tmp_path: Path) -> None:
+    def body(door: Door) -> None:
+        def more() -> Iterator[tuple[str]]:
+            yield ("a",)
+            door.execute("CREATE TRIGGER far AFTER INSERT ON bookings BEGIN DELETE FROM durable_runs; END", ())
+            yield ("b",)
+
+        door.executemany("INSERT INTO bookings (name) VALUES (?)", more())
+
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            await make_bookings(journal)
+            await journal.start(new_run(), IfExists.ATTACH, drive=False)
+            with pytest.raises(UsageError, match="durable_runs"):
+                await journal.transact(work(body))
+            assert await journal.count(RunQuery()) == 1
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("sql", ["SELECT ?", "CREATE TABLE x (y)", "", "-- nothing"])
 def test_many_is_for_what_writes(tmp_path: Path, sql: str) -> None:
     async def main() -> None:

@@ -24,7 +24,7 @@ from durable_sqlite._codec import Vault
 from durable_sqlite._crew import Crew
 from durable_sqlite._desk import Desk
 from durable_sqlite._flight import Flight, _Attempt
-from durable_sqlite._records import CANCEL_KEY, Entry, Outcome, Suspension, Wait
+from durable_sqlite._records import CANCEL_KEY, Entry, News, Outcome, Suspension, Wait
 from durable_sqlite._replay import Asked, Divergence, Replay
 from durable_sqlite._run import Pass
 from durable_sqlite._specs import StepCall, StepSpec
@@ -259,7 +259,7 @@ def a_returning_pass_does_not_wait() -> AbstractContextManager[object]:
     def mutant(self: Suspender) -> None:
         goes_on(self)
         self.returning = False
-        self._rester.went_on()
+        self._rester.went_on(())
 
     return patch.object(Suspender, "go_on", mutant)
 

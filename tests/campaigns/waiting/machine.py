@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -14,7 +15,11 @@ from .world import Life, World
 
 __all__ = ["WaitingMachine"]
 
-_MOST = 3  # runs that are started from outside
+T = TypeVar("T")
+
+_MOST = 4  # runs that are started from outside
+
+_FINAL = ("completed", "cancelled")
 
 _turns = st.sampled_from((None, None, None, 0, 1, 2, 4, 7))
 """How many turns the process is given then; None until nothing is left to do."""
@@ -57,114 +62,139 @@ class WaitingMachine(RuleBasedStateMachine):
         self.world.roots += 1
         self.world.turn(turns)
 
-    @precondition(lambda self: self.world.roots)
-    @rule(which=_which, turns=_turns)
-    def start_again(self, which: int, turns: int | None) -> None:
-        self.world.start(None, run=which % self.world.roots, deadline=None)
-        self.world.turn(turns)
-
     # Messages and answers --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.plays)
     @rule(which=_which, signal=st.sampled_from(sorted(SIGNALS)), dedupe=st.booleans(), turns=_turns)
     def send(self, which: int, signal: str, dedupe: bool, turns: int | None) -> None:
-        number, run = self._number(), self._run(which)
-        self.world.ask(lambda engine: engine.run(run.id).signal(SIGNALS[signal](n=number), dedupe=number if dedupe else None))
+        number = self._send(self._run(which), signal, dedupe=dedupe)
         if dedupe:
-            self._messages.append((run.id, signal, number))
-        self.world.turn(turns)
-
-    @precondition(lambda self: self._messages)
-    @rule(which=_which, turns=_turns)
-    def send_once_more(self, which: int, turns: int | None) -> None:
-        run, signal, number = self._messages[which % len(self._messages)]
-        self.world.ask(lambda engine: engine.run(run).signal(SIGNALS[signal](n=number), dedupe=number))
+            self._messages.append((self._run(which).id, signal, number))
         self.world.turn(turns)
 
     @precondition(lambda self: self.world.plays)
-    @rule(
-        which=_which,
-        point=st.sampled_from(sorted(POINTS)),
-        key=st.one_of(st.none(), st.integers(min_value=0, max_value=3)),
-        early=st.booleans(),
-        turns=_turns,
-    )
-    def answer(self, which: int, point: str, key: int | None, early: bool, turns: int | None) -> None:
-        run, number = self._run(which), int(self._number())
-        keys = [question.key for question in run.questions.values() if question.name == point]
-        named = None if key is None else keys[key % len(keys)] if keys else f"{point}#1"
-        self.world.ask(lambda engine: engine.run(run.id).answer(POINTS[point], number, key=named, early=early))
+    @rule(which=_which, what=st.sampled_from(("start", "send")), turns=_turns)
+    def again(self, which: int, what: str, turns: int | None) -> None:
+        """Start a run once more, or send a message once more."""
+        if what == "start":
+            self.world.start(None, run=which % self.world.roots, deadline=None)
+        elif self._messages:
+            run, signal, number = self._pick(self._messages, which)
+            self.world.ask(lambda engine: engine.run(run).signal(SIGNALS[signal](n=number), dedupe=number))
+        self.world.turn(turns)
+
+    @precondition(lambda self: self._waits("signal"))
+    @rule(which=_which, turns=_turns)
+    def feed(self, which: int, turns: int | None) -> None:
+        """Send what somebody waits for."""
+        run, call = self._pick(self._waits("signal"), which)
+        self._send(run, call.name)
+        self.world.turn(turns)
+
+    @precondition(lambda self: self.world.plays)
+    @rule(which=_which, point=st.sampled_from(sorted(POINTS)), early=st.booleans(), turns=_turns)
+    def answer(self, which: int, point: str, early: bool, turns: int | None) -> None:
+        self._answer(self._run(which), point, None, early=early)
+        self.world.turn(turns)
+
+    @precondition(lambda self: any(play.questions for play in self.world.plays.values()))
+    @rule(which=_which, keyed=st.booleans(), turns=_turns)
+    def reply(self, which: int, keyed: bool, turns: int | None) -> None:
+        """Answer a question, perhaps one that is over."""
+        asked = [(play, question) for play in self.world.plays.values() for question in play.questions.values()]
+        run, question = self._pick(asked, which)
+        self._answer(run, question.name, question.key if keyed else None)
         self.world.turn(turns)
 
     # Control ---------------------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.world.plays)
-    @rule(which=_which, turns=_turns)
-    def cancel(self, which: int, turns: int | None) -> None:
-        run = self._run(which)
-        self.world.ask(lambda engine: engine.run(run.id).cancel(reason="no longer wanted"))
-        self.world.turn(turns)
-
-    @precondition(lambda self: self.world.plays)
-    @rule(which=_which, turns=_turns)
-    def terminate(self, which: int, turns: int | None) -> None:
-        run = self._run(which)
-        self.world.ask(lambda engine: engine.run(run.id).terminate())
-        self.world.turn(turns)
-
-    @precondition(lambda self: self.world.plays)
-    @rule(which=_which, turns=_turns)
-    def pause(self, which: int, turns: int | None) -> None:
-        run = self._run(which)
-        self.world.ask(lambda engine: engine.run(run.id).pause())
-        self.world.turn(turns)
-
-    @precondition(lambda self: any(play.paused for play in self.world.plays.values()))
-    @rule(which=_which, turns=_turns)
-    def resume(self, which: int, turns: int | None) -> None:
-        paused = [play for play in self.world.plays.values() if play.paused]
-        run = paused[which % len(paused)]
-        self.world.ask(lambda engine: engine.run(run.id).resume())
+    @rule(which=_which, what=st.sampled_from(("pause", "resume", "pause", "resume", "cancel", "terminate")), turns=_turns)
+    def control(self, which: int, what: str, turns: int | None) -> None:
+        plays = list(self.world.plays.values())
+        if what == "resume":  # a failed run would go on, and that is another campaign's business
+            plays = [play for play in plays if play.paused] or [play for play in plays if play.end in _FINAL]
+        if plays:
+            self._ask(self._pick(plays, which), what)
         self.world.turn(turns)
 
     # Time and processes ----------------------------------------------------------------------------------------------
 
-    @rule(turns=_turns)
-    def turn(self, turns: int | None) -> None:
-        self.world.turn(turns)
-
-    @rule(seconds=st.sampled_from((0.5, 1.0, 3.0, 7.0)))
+    @rule(seconds=st.sampled_from((0.0, 0.5, 1.0, 3.0, 7.0)))
     def pass_time(self, seconds: float) -> None:
         self.world.forward(seconds)
 
-    @precondition(lambda self: self.world.plays)
-    @rule(microseconds=st.sampled_from((0, 0, 1, -1)), turns=_turns)
-    def jump(self, microseconds: int, turns: int | None) -> None:
-        self.world.jump(microseconds)
-        if turns != 0:
+    @precondition(lambda self: self._timed())
+    @rule(
+        which=_which,
+        microseconds=st.sampled_from((0, 0, 1, -1)),
+        act=st.sampled_from(("give", "give", "give", "cancel", "pause", "kill", "")),
+        turns=_turns,
+        then=_turns,
+    )
+    def meet_a_deadline(self, which: int, microseconds: int, act: str, turns: int | None, then: int | None) -> None:
+        """At the deadline of a wait, before anything is done about it, something else happens to its run."""
+        run, call = self._pick(self._timed(), which)
+        self.world.jump(call.deadline, microseconds)
+        if turns is not None:
             self.world.turn(turns)
+        if act == "give" and call.kind == "signal":
+            self._send(run, call.name)
+        elif act == "give" and call.kind == "question":
+            self._answer(run, call.name, call.key)
+        elif act in {"cancel", "pause"}:
+            self._ask(run, act)
+        elif act == "kill":
+            self.world.end_process("kill", Life(), 0.0)
+        self.world.turn(then)
 
     @precondition(lambda self: self.world.plays)
     @rule(
         how=st.sampled_from(("kill", "kill", "close", "interrupt")),
+        commits=st.integers(min_value=0, max_value=6),
+        lands=st.booleans(),
         life=_lives,
         downtime=st.sampled_from((0.0, 0.0, 1.0, 7.0)),
         turns=_turns,
     )
-    def end_process(self, how: str, life: Life, downtime: float, turns: int | None) -> None:
-        self.world.end_process(how, life, downtime)
+    def end_process(
+        self, how: str, commits: int, lands: bool, life: Life, downtime: float, turns: int | None
+    ) -> None:
+        """End the process; a kill may come at a commit from now."""
+        if how == "kill" and commits:
+            self.world.crash_in(commits, lands=lands, life=life, downtime=downtime)
+        else:
+            self.world.end_process(how, life, downtime)
         self.world.turn(turns)
-
-    @rule(commits=st.integers(min_value=1, max_value=6), lands=st.booleans())
-    def crash_soon(self, commits: int, lands: bool) -> None:
-        self.world.crash_in(commits, lands=lands)
 
     # Inner part ------------------------------------------------------------------------------------------------------
 
+    def _pick(self, some: Sequence[T], which: int) -> T:
+        return some[which % len(some)]
+
     def _run(self, which: int) -> Play:
-        plays: list[Any] = list(self.world.plays.values())
-        return plays[which % len(plays)]
+        return self._pick(list(self.world.plays.values()), which)
+
+    def _waits(self, *kinds: str) -> list[tuple[Play, Any]]:
+        return [(play, call) for play in self.world.plays.values() for call in play.open.values() if call.kind in kinds]
+
+    def _timed(self) -> list[tuple[Play, Any]]:
+        waits = self._waits("signal", "question", "sleep")
+        return [(play, call) for play, call in waits if call.deadline is not None and self.world.is_ahead(call.deadline)]
 
     def _number(self) -> str:
         self._count += 1
         return str(self._count)
+
+    def _send(self, run: Play, signal: str, *, dedupe: bool = False) -> str:
+        number = self._number()
+        message, key = SIGNALS[signal](n=number), number if dedupe else None
+        self.world.ask(lambda engine: engine.run(run.id).signal(message, dedupe=key))
+        return number
+
+    def _answer(self, run: Play, point: str, key: str | None, *, early: bool = False) -> None:
+        answer = int(self._number())
+        self.world.ask(lambda engine: engine.run(run.id).answer(POINTS[point], answer, key=key, early=early))
+
+    def _ask(self, run: Play, what: str) -> None:
+        self.world.ask(lambda engine: getattr(engine.run(run.id), what)())

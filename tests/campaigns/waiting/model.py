@@ -393,10 +393,10 @@ class Play:
 
     def pause(self) -> str:
         """What becomes of a request to pause."""
-        if self.end or self.cancelled:
+        if self.end or self.cancelled or self.told:
             return "WrongState"
         for one in self.relatives() if not self.paused else ():
-            one.paused = one.paused or not (one.end or one.cancelled)
+            one.paused = one.paused or not (one.end or one.cancelled or one.told)
         return "accepted"
 
     def resume(self) -> str:

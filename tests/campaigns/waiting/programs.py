@@ -40,11 +40,12 @@ class Node:
 
 
 _LIMITS = st.sampled_from((0.0, 0.0, 2.0, 6.0))
+_STATUSES = st.sampled_from(("", "here", "there"))
 _FAILS = st.sampled_from((0, 0, 0, 1))
 
 
 def _leaves() -> st.SearchStrategy[Node]:
-    signal, point = st.sampled_from(SIGNALS), st.sampled_from(POINTS)
+    signal, point = st.sampled_from((SIGNALS[0], *SIGNALS)), st.sampled_from((POINTS[0], *POINTS))
     wait = st.builds(Node, st.just("wait"), name=signal, seconds=_LIMITS)
     ask = st.builds(Node, st.just("ask"), name=point, seconds=_LIMITS)
     return st.one_of(
@@ -75,7 +76,7 @@ def _inner(part: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     one, two = st.tuples(part), st.tuples(part, part)
     several = st.one_of(two, st.tuples(part, part, part))
     return st.one_of(
-        st.builds(Node, st.just("sequence"), several, st.sampled_from(("", "here", "there"))),
+        st.builds(Node, st.just("sequence"), several, _STATUSES),
         st.builds(Node, st.sampled_from(("group", "gather", "race")), several),
         st.builds(Node, st.just("cleanup"), one, seconds=st.sampled_from((0.0, 1.0)), failures=_FAILS),
         st.builds(Node, st.sampled_from(("child", "catch")), one),
@@ -91,9 +92,11 @@ def _inner(part: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
     )
 
 
-def programs(most: int = 8) -> st.SearchStrategy[Node]:
-    """Programs of up to about `most` leaves; each does at least one durable call in each of its parts."""
-    return st.recursive(_leaves(), _inner, max_leaves=most).map(_numbered)
+def programs() -> st.SearchStrategy[Node]:
+    """Programs of one to three acts, of up to about five leaves each; each act does at least one durable call."""
+    act = st.recursive(_leaves(), _inner, max_leaves=5)
+    acts = st.one_of(st.tuples(act, act), st.tuples(act, act, act), st.tuples(act))
+    return st.builds(Node, st.just("sequence"), acts, _STATUSES).map(_numbered)
 
 
 def _numbered(program: Node) -> Node:

@@ -317,6 +317,7 @@ class World:
 
     def _recorded(self, run_id: str, entry: Entry, now: int) -> None:
         self.counts["entries"] += 1
+        self.counts[f"{entry.kind.value}: {entry.outcome.value}"] += 1
         self.plays[run_id].recorded(_fact(entry), now)
 
     def _undone(self, run_id: str, key: str, now: int) -> None:
@@ -392,13 +393,13 @@ class World:
         self._loop.forward(until)
         self.turn(None)
 
-    def jump(self, microseconds: int) -> None:
-        """Put the clock to the next deadline of a wait or run, or so far beside it, and let nothing happen yet."""
-        deadlines = [play.deadline for play in self._alive_plays() if play.deadline is not None]
-        deadlines += [call.deadline for play in self._alive_plays() for call in play.open.values() if call.deadline]
-        ahead = [each for each in deadlines if each > self._clock]
-        if ahead:
-            self._loop.forward(self._loop.time() + (min(ahead) - self._clock + microseconds) / 1_000_000)
+    def is_ahead(self, deadline: int) -> bool:
+        """Whether a time is still to come."""
+        return deadline > self._clock
+
+    def jump(self, deadline: int, microseconds: int) -> None:
+        """Put the clock to a deadline, or so far beside it, and let nothing happen yet."""
+        self._loop.forward(self._loop.time() + (deadline - self._clock + microseconds) / 1_000_000)
 
     def end_process(self, how: str, life: Life, downtime: float) -> None:
         """End the process by a kill, an orderly close or as a program ends, and begin another one after a while."""
@@ -422,15 +423,16 @@ class World:
                 return True
         raise Broken(f"{work} never ends")
 
-    def crash_in(self, commits: int, *, lands: bool) -> None:
-        """Let the process die at a commit to come."""
+    def crash_in(self, commits: int, *, lands: bool, life: Life, downtime: float) -> None:
+        """Let the process die at a commit to come, and another one begin after a while; 0 for never."""
+        self._next = (life, downtime)
         self._process.crash_in(commits, lands=lands)
 
     # At the end ------------------------------------------------------------------------------------------------------
 
     def heal(self) -> None:
         """Bring every run to its end: without any more crashes, with an answer and a message for each that waits."""
-        self.crash_in(0, lands=False)
+        self.crash_in(0, lands=False, life=Life(), downtime=0.0)
         self.turn(None)
         self.end_process("close", Life(), 0.0)
         for number in range(_STEPS):
@@ -524,7 +526,8 @@ class World:
         try:
             loop.run_forever()
         except Crash:
-            self._bury(self._life, 0.0)
+            self.counts["crash"] += 1
+            self._bury(*self._next)
         else:
             if loop.most <= 0:
                 raise Broken(f"the engine spins: {self._states()}")

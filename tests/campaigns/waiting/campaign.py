@@ -1,0 +1,118 @@
+"""Plays many cases and counts what was found."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from .machine import WaitingMachine
+from .mutants import MUTANTS
+
+__all__ = ["Tally", "play", "register"]
+
+_CHUNK = 500  # cases that one process plays
+_LONGEST = 20  # rules of one case
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a campaign has seen."""
+
+    cases: int = 0
+    counts: Counter[str] = field(default_factory=Counter[str])
+    """States in which runs ended, what clients were told, processes, entries, attempts."""
+    found: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """Seeds with what was broken, and how to play it again."""
+
+    def add(self, other: Tally) -> None:
+        """Add what another one has seen."""
+        self.cases += other.cases
+        self.counts += other.counts
+        self.found += other.found
+
+
+def play(cases: int, first: int, mutant: str | None = None, *, shrink: bool = False) -> Tally:
+    """Play as many cases, which this seed decides, until one breaks a promise; with `mutant`, of an engine so broken."""
+    tally = Tally()
+
+    @seed(first)
+    class Machine(WaitingMachine):
+        def teardown(self) -> None:
+            tally.cases += 1
+            try:
+                super().teardown()
+            finally:
+                tally.counts.update(self.world.counts)
+
+    how = settings(
+        max_examples=cases,
+        stateful_step_count=_LONGEST,
+        deadline=None,
+        database=None,
+        derandomize=False,
+        print_blob=False,
+        report_multiple_bugs=False,
+        phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
+        suppress_health_check=list(HealthCheck),
+    )
+    with _quiet(logging.getLogger("durable_sqlite")), MUTANTS[mutant]() if mutant else nullcontext():
+        try:
+            run_state_machine_as_test(Machine, settings=how)
+        except Exception as error:  # whatever it is: a broken engine may break anywhere
+            told = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+            tally.found.append((first, told))
+    return tally
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Generator[None, None, None]:
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add this campaign to the command line."""
+    parser = campaigns.add_parser("waiting", help="random programs that wait, against a model")
+    parser.add_argument("--cases", type=int, default=10_000, help="how many cases to play")
+    parser.add_argument("--seed", type=int, default=0, help=f"the first seed; each decides {_CHUNK} cases")
+    parser.add_argument("--processes", type=int, default=1, help="how many processes to play them in")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break this rule, and see whether it is noticed")
+    parser.add_argument("--shrink", action="store_true", help="make what fails small")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    chunks = [min(_CHUNK, options.cases - start) for start in range(0, options.cases, _CHUNK)]
+    tally = Tally()
+    # A fresh process for each chunk: what a program leaves in memory is not this campaign's business.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.processes, mp_context=context, max_tasks_per_child=1) as pool:
+        parts = [
+            pool.submit(play, cases, options.seed + number, options.mutant, shrink=options.shrink)
+            for number, cases in enumerate(chunks)
+        ]
+        for part in parts:
+            tally.add(part.result())
+    counts = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.counts.items()))
+    write = sys.stdout.write
+    write(f"{tally.cases:,} cases in {time.perf_counter() - began:.0f} s: {counts}\n")
+    write(f"{len(tally.found):,} of {len(chunks):,} seeds broke a promise\n")
+    for first, told in tally.found:
+        write(f"seed {first}: {told}\n\n")
+    return bool(tally.found) != bool(options.mutant)
