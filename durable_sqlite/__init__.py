@@ -1,6 +1,6 @@
 """Durable coroutines in one SQLite file."""
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from ._chance import now, random, uuid
 from ._codec import Codec
@@ -59,7 +59,7 @@ from .errors import (
 from .probe import Done, NotDone, Unknown
 from .retry import Permanent, Retry, RetryAfter
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from ._signals import Signal, Suspend
 
 __all__ = [
@@ -144,7 +144,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """`Signal` and `Suspend` are pydantic models, and pydantic is imported by whoever asks for them."""
     if name in ("Signal", "Suspend"):
         from . import _signals  # noqa: PLC0415

@@ -54,9 +54,10 @@ def test_the_review_example_killed_while_it_waits_is_answered_from_another_proce
     assert python(REVIEW, journal).splitlines()[-1] == rest[-1]
 
 
-def test_what_the_readme_shows_of_the_review_example_stands_in_it() -> None:
-    example = REVIEW.read_text(encoding="utf-8")
-    for part in marked("parts of examples/review.py").split("\n\n\n"):
+@pytest.mark.parametrize("path", [REVIEW, TRANSFER], ids=lambda path: path.name)
+def test_what_the_readme_shows_of_an_example_stands_in_it(path: Path) -> None:
+    example = path.read_text(encoding="utf-8")
+    for part in marked(f"parts of examples/{path.name}").split("\n\n\n"):
         assert part.rstrip("\n") in example
 
 

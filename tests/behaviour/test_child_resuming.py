@@ -341,6 +341,77 @@ def test_a_child_that_was_given_up_because_a_sibling_failed_begins_anew_with_the
     assert did.count("bank") == 3
 
 
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_child_that_begins_anew_has_its_own_children_begin_anew(chosen: bool) -> None:
+    @workflow
+    async def naps() -> str:
+        await sleep(100)
+        return "awake"
+
+    @workflow
+    async def patient() -> str:
+        return await (naps.options(id="naps") if chosen else naps)()
+
+    @workflow
+    async def parent() -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(patient()), group.create_task(late())]
+        return [task.result() for task in tasks]
+
+    async def late() -> str:
+        await sleep(10)
+        return await call("bank")
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock) as engine:
+            down.add("bank")
+            run = await parent.start()
+            await quiet(engine)
+            clock.advance(10)
+            await ended(run, RunFailed)
+            await quiet(engine)
+            assert await engine.count(state="cancelled") == 2
+            down.clear()
+            await run.resume()
+            await quiet(engine)
+            clock.advance(100)
+            assert await run.result(timeout=20) == ["awake", "BANK"]
+
+    asyncio.run(scenario())
+
+
+def test_a_child_that_was_given_up_before_the_failure_stays_as_it_is() -> None:
+    @workflow
+    async def naps() -> None:
+        await sleep(100)
+
+    @workflow
+    async def parent() -> str:
+        try:
+            async with asyncio.timeout(10):
+                await naps.options(id="naps")()
+        except TimeoutError:
+            await sleep(10)
+        return await call("bank")
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock) as engine:
+            down.add("bank")
+            run = await parent.start()
+            for _ in range(2):
+                await quiet(engine)
+                clock.advance(10)
+            await ended(run, RunFailed)
+            down.clear()
+            await run.resume()
+            assert await run.result(timeout=20) == "BANK"
+            assert (await engine.run("naps").info()).state is State.CANCELLED
+
+    asyncio.run(scenario())
+
+
 def test_a_letter_of_a_parent_names_the_child_and_counts_no_attempts_of_its_own() -> None:
     async def scenario() -> None:
         async with Engine(":memory:") as engine:

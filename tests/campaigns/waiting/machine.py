@@ -150,21 +150,25 @@ class WaitingMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.plays)
     @rule(
-        how=st.sampled_from(("kill", "kill", "close", "interrupt")),
         commits=st.integers(min_value=0, max_value=6),
         lands=st.booleans(),
         life=_lives,
         downtime=st.sampled_from((0.0, 0.0, 1.0, 7.0)),
         turns=_turns,
     )
-    def end_process(
-        self, how: str, commits: int, lands: bool, life: Life, downtime: float, turns: int | None
-    ) -> None:
-        """End the process; a kill may come at a commit from now."""
-        if how == "kill" and commits:
+    def kill(self, commits: int, lands: bool, life: Life, downtime: float, turns: int | None) -> None:
+        """Kill the process now, or at a commit to come, which is the last or was not made."""
+        if commits:
             self.world.crash_in(commits, lands=lands, life=life, downtime=downtime)
         else:
-            self.world.end_process(how, life, downtime)
+            self.world.end_process("kill", life, downtime)
+        self.world.turn(turns)
+
+    @precondition(lambda self: self.world.plays)
+    @rule(how=st.sampled_from(("close", "interrupt")), life=_lives, downtime=st.sampled_from((0.0, 7.0)), turns=_turns)
+    def leave(self, how: str, life: Life, downtime: float, turns: int | None) -> None:
+        """Close the engine, or let the program end."""
+        self.world.end_process(how, life, downtime)
         self.world.turn(turns)
 
     # Inner part ------------------------------------------------------------------------------------------------------
