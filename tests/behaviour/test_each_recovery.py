@@ -265,7 +265,7 @@ def test_a_pause_in_the_middle_begins_no_more_until_the_resume() -> None:
     asyncio.run(scenario())
 
 
-def test_children_of_a_fan_out_that_fails_begin_anew_with_the_resume() -> None:
+def test_children_of_a_fan_out_that_fails_go_on_with_the_resume() -> None:
     down = [True]
 
     @workflow

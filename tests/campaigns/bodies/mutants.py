@@ -259,7 +259,7 @@ def a_returning_pass_does_not_wait() -> AbstractContextManager[object]:
     def mutant(self: Suspender) -> None:
         goes_on(self)
         self.returning = False
-        self._rester.went_on(())
+        self._rester.went_on(News(self._ledger.hold.run, cancel=None, pause=None))
 
     return patch.object(Suspender, "go_on", mutant)
 
