@@ -51,7 +51,7 @@ from ._stops import dump_refusal, dump_stop, load_refusal, load_stop
 from .errors import DurableError, RunError, UnknownRun
 from .journal import Journal
 
-__all__ = ["Errands", "PostOffice", "child_id", "end_of", "read_wish"]
+__all__ = ["Errands", "PostOffice", "child_id", "end_of", "is_detached", "read_wish"]
 
 T = TypeVar("T")
 
@@ -61,8 +61,12 @@ _NULL = b"null"
 class PostOffice(Protocol):
     """Whoever knows the other runs that are driven here."""
 
-    def has_room(self) -> bool:
-        """Whether one more body may be in memory."""
+    def reserve(self) -> bool:
+        """Keep room for the body of a run that is being started, if there is some; `release` gives it back."""
+        ...
+
+    def release(self) -> None:
+        """The start is answered."""
         ...
 
     def know(self, workflow: WorkflowSpec) -> None:
@@ -159,8 +163,10 @@ class Errands:
             case StartRun():
                 self._post.know(errand.workflow)
                 new = self._new_run(call, errand, hold)
-                drive = self._post.has_room()
+                drive = self._post.reserve()
                 started = self._journal.start(new, errand.options.if_exists, drive=drive, caller=hold)
+                if drive:
+                    started.add_done_callback(lambda _: self._post.release())
                 self._expect(call, started, self._started)
             case SendMessage():
                 dedupe = errand.dedupe or derived(self._row.uid, call.key)
@@ -318,6 +324,12 @@ def child_id(row: RunRow, call: Call) -> str:
     assert call.wish is not None
     errand = cast("StartRun", call.wish.errand)
     return errand.options.id or derived(row.uid, call.key)
+
+
+def is_detached(call: Call) -> bool:
+    """Whether the child run of this call goes its own way."""
+    assert call.wish is not None
+    return cast("StartRun", call.wish.errand).options.detached
 
 
 def _uid_of_child(row: RunRow, call: Call) -> str:

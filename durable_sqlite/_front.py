@@ -166,8 +166,10 @@ class Front:
         )
         sent = None if message is None else self._message(message, at)
         session.know(workflow)
-        drive = self._drives and session.worker.has_room()
+        drive = self._drives and session.worker.reserve()
         write = session.journal.start(new, options.if_exists, drive=drive, message=sent)
+        if drive:
+            write.add_done_callback(lambda _: session.worker.release())
         started = await self._committed(write, self._started)
         return started.row, started.created
 

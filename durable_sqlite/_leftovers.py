@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ._call import Call
-from ._errands import child_id
+from ._errands import child_id, is_detached
 from ._ledger import Ledger
 from ._records import Kind, Memory, Request, RunRow, abandoner
 
@@ -39,7 +39,9 @@ class Leftovers:
         """Note that the body no longer waits for this call."""
         if call.kind is Kind.QUESTION and call.key in self._questions:
             self._withdrawn.append(call.key)
-        elif call.kind is Kind.CHILD and (child := child_id(self._row, call)) in self._children:
+        elif (
+            call.kind is Kind.CHILD and (child := child_id(self._row, call)) in self._children and not is_detached(call)
+        ):
             self._abandoned.append(child)
 
     def tidy_up(self, ledger: Ledger, now: int, told: Callable[[Sequence[RunRow]], object]) -> None:

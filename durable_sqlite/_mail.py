@@ -44,6 +44,7 @@ class Mailbox:
         self._askers: dict[str, Call] = {}
         self._attendants: dict[str, dict[str, Call]] = {}
         """Open waits for the end of a run by its id, and then by key."""
+        self._children: set[str] = set()
         self.refill(Mail(tuple(messages), tuple(questions)))
 
     def refill(self, mail: Mail) -> None:
@@ -65,6 +66,8 @@ class Mailbox:
             self._askers[call.key] = call
         elif call.target is not None:
             self._attendants.setdefault(call.target, {})[call.key] = call
+            if call.kind is Kind.CHILD:
+                self._children.add(call.key)
 
     def forget(self, call: Call) -> None:
         """Strike off a call that has its outcome, or was given up."""
@@ -74,6 +77,14 @@ class Mailbox:
             self._askers.pop(call.key, None)
         elif call.target is not None:
             _strike(self._attendants, call.target, call.key)
+            self._children.discard(call.key)
+            if call.target not in self._attendants:
+                self._ended.pop(call.target, None)  # a run that failed may go on, and end again
+
+    @property
+    def children(self) -> int:
+        """How many calls of child runs are open: each of them will have an entry."""
+        return len(self._children)
 
     def awaited(self) -> list[str]:
         """The ids of the runs whose ends are waited for."""

@@ -515,7 +515,7 @@ class Pass:
         fresh = self._desk.fresh()
         if not fresh or self._crew.flight.clearing:
             return True
-        under_way = len(self._crew.flight) + len(self._errands)
+        under_way = len(self._crew.flight) + len(self._errands) + self._mailbox.children
         if self._replay.seq + under_way + len(fresh) > self._around.max_entries:
             return bool(under_way) or self._too_many()  # an effect whose outcome may not be recorded must not happen
         problem = self._replay.before_fresh([call.compared() for call in fresh], self._around.step_exists)

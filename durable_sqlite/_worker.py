@@ -78,6 +78,8 @@ class Worker:
         self._due_alarm: tuple[int, Alarm] | None = None
         self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
+        self._reserved = 0
+        """For how many bodies room is kept."""
         self._heard = 0
         """The last change of a run that was looked at for what other processes have done."""
         self._closed = False
@@ -110,9 +112,21 @@ class Worker:
         """Whether the body of this run is in memory here: then this worker is the first to know of its end."""
         return run_id in self._by_id
 
+    def reserve(self) -> bool:
+        """Keep room for the body of a run that is being started, if there is some; `release` gives it back."""
+        there = self.has_room()
+        self._reserved += there
+        return there
+
+    def release(self) -> None:
+        """The start is answered: its body takes the room that was kept, if it has come."""
+        self._reserved -= 1
+        if self._wanted:
+            self.look()
+
     def has_room(self) -> bool:
         """Whether one more body may be in memory; a suspended one makes room."""
-        if len(self._passes) < self._options.max_resident:
+        if len(self._passes) + self._reserved < self._options.max_resident:
             return True
         if not self._idle:
             return False
@@ -359,7 +373,7 @@ class Worker:
             if not self.has_room():
                 return  # it stays wanted: a body that ends makes room
             self._wanted = False
-            room = self._options.max_resident - len(self._passes)
+            room = self._options.max_resident - len(self._passes) - self._reserved
             claimed = await self._claim(min(_BATCH, room), suspects=False)
             if not claimed and self._suspect is None:
                 claimed = await self._claim(1, suspects=True)

@@ -468,6 +468,8 @@ class Engine:
             row = await self._front.row(run_id)
             if self._on_dead_letter is None or row.state not in (State.FAILED, State.PARKED):
                 return
+            if row.state is State.FAILED and row.reason == Reason.DEADLINE and row.deadline_inherited:
+                return  # the letter is its parent's
             answer = self._on_dead_letter(self._letter(row))
             if inspect.isawaitable(answer):
                 await answer

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from .._records import Kind, Reason, Resumed, Resumption, RunRow, Settlement, State, abandoner
+from .._records import CANCEL_KEY, Kind, Reason, Resumed, Resumption, RunRow, Settlement, State, abandoner
 from ..errors import UnknownRun, WrongState
 from .desk import Desk, unknown
 
@@ -86,6 +86,7 @@ class _Revival:
             parents: The deadline that its parent has now, where it matters.
             accept: Whether changes of the code are accepted.
         """
+        ((seen,),) = self.desk.all("seen_since", {"run": run.no, "keys": json.dumps(sorted(keys))})
         forgotten = self._forget(run.no, keys)
         deadline, length, inherited = self._deadline(run, parents)
         fallen = {
@@ -95,16 +96,35 @@ class _Revival:
             "ids": json.dumps([name for _key, kind, name in forgotten if kind == Kind.RUN]),
             "late": run.reason == Reason.DEADLINE,
         }
-        # What was given up because of what is forgotten begins anew.
-        self.desk.change("forget_abandoned", {"run": run.no, "by": abandoner(run.id)})
         for (no,) in self.desk.all("fallen", fallen):
             child = self.desk.run(no)
             self.revive(child, child.failed_keys, deadline)
             self.others.append(no)
+        self._take_up(run.no, abandoner(run.id), seen, deadline)
         values = {"run": run.no, "at": self.at, "accept": accept}
         self.desk.touch("resume", values | {"deadline_at": deadline, "length": length, "inherited": inherited})
         self.desk.change("mark_under_way", {"id": run.id})
         return tuple(key for key, _kind, _name in forgotten)
+
+    def _take_up(self, parent: int, by: str, since: int | None, deadline: int | None) -> None:
+        """Let children go on that were given up because of what is forgotten now, with all that is below them."""
+        for (no,) in self.desk.all("given_up", {"run": parent, "by": by, "since": since}):
+            self._take_up(no, by, since, deadline)
+            child = self.desk.run(no)
+            self._forget(no, [CANCEL_KEY])
+            at, length, inherited = self._deadline(child, deadline)
+            self.desk.touch("uncancel", {"run": no})
+            values = {
+                "run": no,
+                "at": self.at,
+                "accept": False,
+                "deadline_at": at,
+                "length": length,
+                "inherited": inherited,
+            }
+            self.desk.touch("resume", values)
+            self.desk.change("mark_under_way", {"id": child.id})
+            self.others.append(no)
 
     def _forget(self, run: int, keys: Collection[str]) -> list[tuple[str, str, str]]:
         """Forget these outcomes and what was asked for after the first of them was seen: key, kind and name of each."""

@@ -145,9 +145,9 @@ WITH RECURSIVE below (no) AS (
     SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
 SELECT no FROM below ORDER BY no;
 
--- A child of this run by its id.
+-- A child of this run by its id, unless it is detached.
 -- name: child
-SELECT no FROM durable_runs WHERE id = :id AND parent = :run;
+SELECT no FROM durable_runs WHERE id = :id AND parent = :run AND detached = 0;
 
 -- Only a dead letter waits for a person.
 -- name: resume
@@ -180,10 +180,18 @@ SELECT key, kind, name FROM durable_entries
 WHERE run = :run AND (key IN (SELECT value FROM json_each(:keys) AS w) OR asked >= :first)
 ORDER BY seq;
 
--- A child run that its parent gave up, and whose end the parent has not recorded.
--- name: forget_abandoned
-DELETE FROM durable_runs WHERE parent = :run AND +state = 'cancelled' AND cancel_by = :by AND NOT EXISTS (
-    SELECT 1 FROM durable_entries AS entries WHERE entries.run = :run AND entries.key = durable_runs.parent_key);
+-- When the body was given the first of what is to be forgotten.
+-- name: seen_since
+SELECT min(recorded_at) FROM durable_entries WHERE run = :run AND key IN (SELECT value FROM json_each(:keys) AS w);
+
+-- Children that were cancelled because the body of a run above them no longer waited, for what is to be forgotten.
+-- name: given_up
+SELECT no FROM durable_runs
+WHERE parent = :run AND detached = 0 AND +state = 'cancelled' AND cancel_by = :by AND cancel_at >= :since
+ORDER BY no;
+
+-- name: uncancel
+UPDATE durable_runs SET cancel_at = NULL, cancel_reason = NULL, cancel_by = NULL, changed = :tick WHERE no = :run;
 
 -- name: forget_entry
 DELETE FROM durable_entries WHERE run = :run AND key = :key;

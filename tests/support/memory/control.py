@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from durable_sqlite._records import (
+    CANCEL_KEY,
     Entry,
     FailedAttempt,
     Hold,
@@ -53,7 +54,8 @@ class Control(Door):
             told: list[RunRow] = []
             for run_id in children:
                 row = self.disk.by_id(run_id)
-                if row is not None and row.parent == parent.no and not row.state.stopped and row.cancel is None:
+                is_child = row is not None and row.parent == parent.no and not row.detached
+                if row is not None and is_child and not row.state.stopped and row.cancel is None:
                     told += _tell_to_end(self.disk, row, request)
             return told
 
@@ -215,11 +217,9 @@ def _go_on(disk: Disk, row: RunRow, at: int, **changes: object) -> RunRow:
 
 def _revive(disk: Disk, row: RunRow, how: Resumption, parents: int | None) -> Resumed:
     """Make a dead letter pending, its children first; `parents` is the deadline that its parent has now."""
-    gone = _forget(disk, row.no, {*row.failed_keys, *how.retry})
-    for child in list(disk.runs.values()):
-        given_up = child.state is State.CANCELLED and child.cancel is not None and child.cancel.by == abandoner(row.id)
-        if child.parent == row.no and given_up and child.parent_key not in disk.kept[row.no]:
-            disk.forget(child.no)
+    keys = {*row.failed_keys, *how.retry}
+    seen = [disk.kept[row.no][key].at for key in keys if key in disk.kept[row.no]]
+    gone = _forget(disk, row.no, keys)
     deadline, length, inherited = _deadline(row, how.at, parents)
     others: list[RunRow] = []
     for child in [
@@ -227,6 +227,8 @@ def _revive(disk: Disk, row: RunRow, how: Resumption, parents: int | None) -> Re
     ]:
         resumed = _revive(disk, child, Resumption(how.at), deadline)
         others += [*resumed.others, resumed.row]
+    if seen:
+        others += _take_up(disk, row, abandoner(row.id), min(seen), (how.at, deadline))
     data, digest = how.input or (row.input, row.input_digest)
     row = _reopen(
         disk,
@@ -240,6 +242,20 @@ def _revive(disk: Disk, row: RunRow, how: Resumption, parents: int | None) -> Re
         input_digest=digest,
     )
     return Resumed(row, tuple(entry.key for entry in gone), others)
+
+
+def _take_up(disk: Disk, parent: RunRow, by: str, since: int, at: tuple[int, int | None]) -> list[RunRow]:
+    """Let children go on that were given up since then, with those below them."""
+    others: list[RunRow] = []
+    for child in [each for each in disk.runs.values() if each.parent == parent.no and not each.detached]:
+        asked = child.cancel
+        if child.state is State.CANCELLED and asked is not None and asked.by == by and asked.at >= since:
+            others += _take_up(disk, child, by, since, at)
+            _forget(disk, child.no, {CANCEL_KEY})
+            deadline, length, inherited = _deadline(child, *at)
+            times = {"deadline_at": deadline, "deadline_length": length, "deadline_inherited": inherited}
+            others.append(_reopen(disk, child, at[0], accept_changes=False, cancel=None, **times))
+    return others
 
 
 def _goes_on_with(disk: Disk, parent: RunRow, child: RunRow, gone: Sequence[Entry]) -> bool:
