@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from inspect import BoundArguments
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -170,13 +171,13 @@ class Front:
         write = session.journal.start(new, options.if_exists, drive=drive, message=sent)
         if drive:
             write.add_done_callback(lambda _: session.worker.release())
-        started = await self._committed(write, self._started)
+        started = await self._committed(write, partial(self._started, mailed=sent is not None))
         return started.row, started.created
 
-    def _started(self, started: Started) -> None:
+    def _started(self, started: Started, *, mailed: bool) -> None:
         if self.session is not None and self._drives:
             self.session.worker.started(started)
-            if started.hold is None:
+            if mailed:
                 self.session.worker.mailed(started.row)
         self.changed(started.row.id)
 

@@ -380,6 +380,8 @@ class Pass:
         """Give the nearest wait whose deadline has passed, or let a step begin again."""
         while (nearest := self._desk.nearest()) is not None and nearest[0] <= self._around.clock.now():
             deadline, call = nearest
+            if call.kind is Kind.QUESTION and call in self._desk.fresh():
+                return False  # to be asked first: an early answer may have come in time
             if call.kind in (Kind.SIGNAL, Kind.QUESTION):
                 return not self._clerk.looking and self._expire(call, deadline)
             if call.step is None:

@@ -136,8 +136,16 @@ class OwnConnection(sqlite3.Connection):
         self.beside = Beside()
 
     def cursor(self, factory: Any = _Cursor) -> Any:
-        """A cursor; all the shortcuts of a connection use one too."""
         return super().cursor(factory)
+
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.cursor().executemany(*args)
+
+    def executescript(self, sql: str, /) -> Any:
+        return self.cursor().executescript(sql)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /

@@ -89,7 +89,7 @@ def test_a_message_that_comes_while_nobody_is_there_is_taken_by_the_last_drain(
         monkeypatch.setattr(Pass, "_end", never)
         clock.advance(10)
         await ended.wait()
-        while len(await run.history()) < 2:
+        while len(await run.history()) < 2:  # noqa: ASYNC110 - nothing tells of a single write
             await asyncio.sleep(0)
         assert [entry.key for entry in await run.history()] == ["sleep#1", "Job#1"]
         await die(engine)

@@ -60,7 +60,7 @@ def test_killed_at_every_failpoint_the_rows_are_as_the_journal_says_and_each_boo
     deaths = [Death(point=number) for number in range(1, len(points) + 1)]
     codes = exit_codes(live, *((str(file), death, RUNS, ORDERS) for file, death in zip(journals, deaths, strict=True)))
     assert set(codes) <= {0, -signal.SIGKILL}
-    assert codes.count(0) <= 3, "timings move a failpoint or two past the end, not more"
+    assert codes.count(0) <= len(points) // 2, "timings move some failpoints past the end, not most"
     for journal, where in zip(journals, wheres, strict=True):
         books(journal).check(where)
     assert exit_codes(live, *((str(file), Death(), RUNS, ORDERS) for file in journals)) == [0] * len(points)
