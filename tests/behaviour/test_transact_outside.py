@@ -440,3 +440,22 @@ def test_whatever_a_watcher_sees_of_a_row_it_sees_of_its_run(tmp_path: Path) -> 
             await task
 
     asyncio.run(scenario())
+
+
+def test_a_function_that_hands_back_a_coroutine_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    async def later(_tx: Tx) -> None:
+        raise AssertionError
+
+    def hides_it(tx: Tx) -> object:
+        tx.execute("CREATE TABLE half (x)")
+        return later(tx)
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db") as engine:
+            with pytest.raises(UsageError, match="a coroutine"):
+                await engine.transact(hides_it)
+            assert not await engine.transact(
+                lambda tx: tx.execute("SELECT 1 FROM sqlite_schema WHERE name = 'half'").rows
+            )
+
+    asyncio.run(scenario())

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from durable_sqlite import (
     transaction,
     workflow,
 )
+from durable_sqlite._sqlite import user_schema
 from tests.support.stage import ended
 
 ORDERS = "CREATE TABLE orders (id TEXT PRIMARY KEY, cents INTEGER NOT NULL) STRICT;"
@@ -338,3 +340,78 @@ def test_a_connection_that_writes_for_a_while_holds_runs_up_and_loses_none(tmp_p
             assert await engine.transact(orders) == ["mine", "theirs"]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("refused", "why"),
+    [
+        ("ATTACH ':memory:' AS other", "atomic in each file for itself"),
+        ("PRAGMA wal_checkpoint", "the engine sees to what it sets"),
+        ("PRAGMA user_version = 9", "the engine sees to what it sets"),
+        ("DELETE FROM durable_runs", "the journal's own"),
+        ("DROP TABLE durable_runs", "the journal's own"),
+    ],
+)
+def test_a_connection_says_why_it_refuses_a_statement(tmp_path: Path, refused: str, why: str) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db") as engine:
+            with closing(engine.connect()) as connection:
+                for run in (connection.execute, connection.executescript, connection.cursor().execute):
+                    with pytest.raises(sqlite3.DatabaseError, match=why):
+                        run(refused)
+                with pytest.raises(sqlite3.OperationalError, match=r"^no such table: nowhere$"):
+                    connection.execute("SELECT * FROM nowhere")
+                with pytest.raises(sqlite3.DatabaseError, match="the journal's own"):
+                    connection.executemany("DELETE FROM durable_runs WHERE no = ?", [(1,)])
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_as_a_context_commits_or_rolls_back_and_closes(tmp_path: Path) -> None:
+    schema = write(tmp_path, {"0001_orders.sql": ORDERS})
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", schema=schema) as engine:
+            with engine.connect() as connection:
+                connection.execute("BEGIN")
+                connection.execute("INSERT INTO orders VALUES ('kept', 1)")
+            with pytest.raises(ZeroDivisionError), engine.connect() as connection:  # noqa: PT012 - the rows are the point
+                connection.execute("BEGIN")
+                connection.execute("INSERT INTO orders VALUES ('undone', 1)")
+                1 / 0  # noqa: B018 - it fails
+            with engine.connect() as connection:
+                assert connection.execute("SELECT id FROM orders").fetchall() == [("kept",)]
+            with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+                connection.execute("SELECT 1")
+
+    asyncio.run(scenario())
+
+
+def test_a_file_that_another_process_applied_between_the_look_and_the_lock_is_not_applied_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = write(tmp_path, {"0001_orders.sql": ORDERS})
+    applied = user_schema._applied
+    looks: list[int] = []
+
+    def stale(connection: sqlite3.Connection, sql: Mapping[str, str]) -> dict[int, tuple[str, bytes]]:
+        looks.append(1)
+        return {} if len(looks) == 1 else applied(connection, sql)
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", schema=schema):
+            pass
+        monkeypatch.setattr(user_schema, "_applied", stale)
+        async with Engine(tmp_path / "j.db", schema=schema) as engine:
+            assert await engine.transact(orders) == []
+        assert len(looks) == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_schema_starts_no_runs_and_sends_no_messages() -> None:
+    nothing: Any = None
+    with pytest.raises(UsageError, match="starts no runs"):
+        user_schema._NoRuns().start(nothing, nothing, nothing)
+    with pytest.raises(UsageError, match="sends no messages"):
+        user_schema._NoRuns().signal("x", nothing)
