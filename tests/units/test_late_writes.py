@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -135,7 +136,7 @@ def test_an_errand_that_nobody_waits_for_any_more_is_dropped(over: bool) -> None
     def act(loop: asyncio.AbstractEventLoop) -> None:
         refusals: list[BaseException] = []
         errands: Any = SimpleNamespace(_over=over, _refused_all=refusals.append, _under_way=set(), _results=[])
-        errands._failed = lambda call, error: Errands._failed(errands, call, error)
+        errands._failed = partial(Errands._failed, errands)
         call = Call("Paid.signal#1", Kind.ACT, "Paid")
         Errands._expect(errands, call, cancelled(loop), cast("Any", None))
         Errands._expect(errands, call, refused(loop), cast("Any", None))

@@ -78,7 +78,11 @@ class _SimEngine(Engine):
             clock=clock,
         )
         self._sim_journal = journal
-        self._front.ids = lambda at: derived(str(case.seed), str(at))
+
+        def ids(at: int) -> str:
+            return derived(str(case.seed), str(at))
+
+        self._front.ids = ids
         self._chance = Random(f"{case.seed} jitter")
 
     def _make_journal(self) -> Journal:
