@@ -190,6 +190,8 @@ class Pass:
         self._busy = False
         self._nudged = False
         self._expiring = False
+        self._asking_late = False
+        """A question whose deadline has passed is to be asked before it expires."""
         self._ending = False
         self._drained: Drained | None = None
         """Set while the last thing that the body was given is all messages of a name."""
@@ -304,8 +306,12 @@ class Pass:
                 return
         if not self._pausing and not self._begin_fresh():
             self._park()
+            return
+        self._tidy_up()
+        if self._asking_late and not self._desk.fresh():
+            self._asking_late = False
+            self._around.loop.call_soon(self.drive)
         else:
-            self._tidy_up()
             self._rest()
 
     def _rest(self) -> None:
@@ -381,7 +387,8 @@ class Pass:
         while (nearest := self._desk.nearest()) is not None and nearest[0] <= self._around.clock.now():
             deadline, call = nearest
             if call.kind is Kind.QUESTION and call in self._desk.fresh():
-                return False  # to be asked first: an early answer may have come in time
+                self._asking_late = True
+                return False  # an early answer may have come in time
             if call.kind in (Kind.SIGNAL, Kind.QUESTION):
                 return not self._clerk.looking and self._expire(call, deadline)
             if call.step is None:
