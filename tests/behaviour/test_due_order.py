@@ -456,19 +456,27 @@ async def keys(run: Run[Any]) -> list[str]:
     return [entry.key for entry in await run.history()]
 
 
-def test_a_timer_that_one_process_has_written_rings_in_another_when_the_first_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", ["killed", "closed"])
+def test_a_timer_that_one_process_has_written_rings_in_another_when_the_first_is_gone(
+    tmp_path: Path, ends: str
+) -> None:
     clock = ManualClock()
 
     async def scenario() -> None:
         path = tmp_path / "j.db"
         async with Engine(path, clock=clock, workflows=[naps]) as second:
+            listener = session_of(second)._listener
+            assert listener is not None
+            listener.cancel()  # from now on it hears when the test says so, and not by chance after the timer is due
             async with Engine(path, clock=clock) as first:
                 await naps.options(id="x", engine=first).start(1, 100)
                 await quiet(first)
+                if ends == "killed":
+                    await die(first)
             await session_of(second)._hear()
             await quiet(second)
             clock.advance(100)
-            await second.run("x").result(timeout=20)
+            await second.run("x").result(timeout=5)
 
     asyncio.run(scenario())
     assert woken == [1]

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from .bodies import campaign as bodies
+from .waiting import campaign as waiting
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies,)
+_CAMPAIGNS = (bodies, waiting)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

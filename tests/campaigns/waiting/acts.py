@@ -98,7 +98,7 @@ class Acts:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def go(self, node: Node) -> Any:
+    async def go(self, node: Node) -> Any:  # noqa: C901, PLR0911 - one case for each kind of act
         """Play one act."""
         match node.kind:
             case "sequence":
@@ -151,9 +151,9 @@ class Acts:
         errors = [None if task.cancelled() else task.exception() for task in tasks]
         if told is not None:
             raise told
-        error = errors[place]
-        if error is not None:
-            raise error
+        failed = errors[place]
+        if failed is not None:
+            raise failed
         return [place, tasks[place].result()]
 
 
@@ -214,7 +214,7 @@ class _Library:
         self._play = play
         self._name = name
 
-    async def leaf(self, node: Node) -> Any:
+    async def leaf(self, node: Node) -> Any:  # noqa: PLR0911 - one case for each kind of leaf
         match node.kind:
             case "step" | "cleanup":
                 return await self._steps.work(node.id, node.seconds, node.failures)

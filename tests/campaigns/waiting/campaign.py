@@ -12,6 +12,7 @@ from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import cast
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -64,7 +65,7 @@ def play(cases: int, first: int, mutant: str | None = None, *, shrink: bool = Fa
         print_blob=False,
         report_multiple_bugs=False,
         phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=cast("list[HealthCheck]", list(HealthCheck)),
     )
     with _quiet(logging.getLogger("durable_sqlite")), MUTANTS[mutant]() if mutant else nullcontext():
         try:

@@ -1,10 +1,13 @@
 """The engine or its journal with one rule about waiting broken, for each rule: the campaign must notice."""
 
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# What stands in for a rule looks at nothing that it is given.
+
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any

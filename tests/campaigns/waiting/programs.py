@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
-__all__ = ["POINTS", "SIGNALS", "Node", "by_name", "name_of", "outline", "programs"]
+__all__ = ["POINTS", "SIGNALS", "Node", "by_name", "name_of", "programs"]
 
 SIGNALS = ("waiting-ping", "waiting-pong")
 POINTS = ("waiting-choice", "waiting-consent")
@@ -39,64 +39,61 @@ class Node:
         return f"Node({', '.join([repr(self.kind), *given])})"
 
 
-_LIMITS = st.sampled_from((0.0, 0.0, 2.0, 6.0))
-_STATUSES = st.sampled_from(("", "here", "there"))
-_FAILS = st.sampled_from((0, 0, 0, 1))
-
-
-def _leaves() -> st.SearchStrategy[Node]:
-    signal, point = st.sampled_from((SIGNALS[0], *SIGNALS)), st.sampled_from((POINTS[0], *POINTS))
-    wait = st.builds(Node, st.just("wait"), name=signal, seconds=_LIMITS)
-    ask = st.builds(Node, st.just("ask"), name=point, seconds=_LIMITS)
-    return st.one_of(
-        wait,
-        st.builds(Node, st.just("step"), seconds=st.sampled_from((0.0, 0.0, 1.0, 4.0)), failures=_FAILS),
-        ask,
-        st.builds(Node, st.just("sleep"), seconds=st.sampled_from((0.0, 1.0, 5.0, 50.0))),
-        wait,
-        st.builds(
-            Node, st.just("tries"), seconds=st.sampled_from((0.0, 1.0)), failures=st.integers(min_value=0, max_value=3)
-        ),
-        st.builds(Node, st.just("drain"), name=signal),
-        st.builds(Node, st.just("send"), name=signal, count=st.integers(min_value=0, max_value=2)),
-        st.builds(
-            Node,
-            st.just("each_step"),
-            count=st.integers(min_value=1, max_value=4),
-            failures=st.sampled_from((0, 0, 2)),
-            limit=st.integers(min_value=0, max_value=2),
-            seconds=st.sampled_from((0.0, 1.0)),
-            flag=st.booleans(),
-        ),
-        ask,
-    )
+_LIMITS = (0.0, 2.0, 6.0)
+_LEAVES = (
+    *(Node("wait", name=SIGNALS[0], seconds=limit) for limit in _LIMITS),
+    *(Node("wait", name=name, seconds=limit) for name in SIGNALS for limit in _LIMITS),
+    *(Node("step", seconds=seconds) for seconds in (0.0, 0.0, 1.0, 4.0)),
+    Node("step", failures=1),
+    *(Node("ask", name=POINTS[0], seconds=limit) for limit in _LIMITS),
+    *(Node("ask", name=name, seconds=limit) for name in POINTS for limit in _LIMITS),
+    *(Node("sleep", seconds=seconds) for seconds in (0.0, 1.0, 5.0, 50.0)),
+    *(Node("tries", seconds=seconds, failures=failures) for seconds in (0.0, 1.0) for failures in (1, 2, 3)),
+    *(Node("drain", name=name) for name in (SIGNALS[0], *SIGNALS)),
+    *(Node("send", name=name, count=run) for name in SIGNALS for run in (0, 1, 2)),
+    *(
+        Node("each_step", count=3, limit=2, seconds=seconds, flag=flag)
+        for seconds in (0.0, 1.0)
+        for flag in (True, False)
+    ),
+    *(Node("each_step", count=4, failures=failures, flag=flag) for failures in (0, 2) for flag in (True, False)),
+)
+_WITH_ONE = (
+    Node("cleanup"),
+    Node("cleanup", seconds=1.0),
+    Node("cleanup", failures=1),
+    Node("catch"),
+    Node("child"),
+    Node("child"),
+    Node("each_child", count=2),
+    Node("each_child", count=3, limit=2, flag=True),
+)
+_WITH_TWO = (Node("start"), Node("start", flag=True))
+_WITH_SEVERAL = (
+    *(Node("sequence", name=name) for name in ("", "here", "there")),
+    *(Node(kind) for kind in ("group", "group", "gather", "race", "race")),
+)
 
 
 def _inner(part: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
-    one, two = st.tuples(part), st.tuples(part, part)
-    several = st.one_of(two, st.tuples(part, part, part))
+    one, two, three = st.tuples(part), st.tuples(part, part), st.tuples(part, part, part)
     return st.one_of(
-        st.builds(Node, st.just("sequence"), several, _STATUSES),
-        st.builds(Node, st.sampled_from(("group", "gather", "race")), several),
-        st.builds(Node, st.just("cleanup"), one, seconds=st.sampled_from((0.0, 1.0)), failures=_FAILS),
-        st.builds(Node, st.sampled_from(("child", "catch")), one),
-        st.builds(Node, st.just("start"), two, flag=st.booleans()),
-        st.builds(
-            Node,
-            st.just("each_child"),
-            one,
-            count=st.integers(min_value=1, max_value=3),
-            limit=st.integers(min_value=0, max_value=2),
-            flag=st.booleans(),
-        ),
+        st.builds(_with_parts, st.sampled_from(_WITH_SEVERAL), two),
+        st.builds(_with_parts, st.sampled_from(_WITH_ONE), one),
+        st.builds(_with_parts, st.sampled_from(_WITH_SEVERAL), three),
+        st.builds(_with_parts, st.sampled_from(_WITH_TWO), two),
     )
+
+
+def _with_parts(node: Node, parts: tuple[Node, ...]) -> Node:
+    return replace(node, parts=parts)
 
 
 def programs() -> st.SearchStrategy[Node]:
     """Programs of one to three acts, of up to about five leaves each; each act does at least one durable call."""
-    act = st.recursive(_leaves(), _inner, max_leaves=5)
+    act = st.recursive(st.sampled_from(_LEAVES), _inner, max_leaves=5)
     acts = st.one_of(st.tuples(act, act), st.tuples(act, act, act), st.tuples(act))
-    return st.builds(Node, st.just("sequence"), acts, _STATUSES).map(_numbered)
+    return st.builds(_with_parts, st.sampled_from(_WITH_SEVERAL[:3]), acts).map(_numbered)
 
 
 def _numbered(program: Node) -> Node:
@@ -127,11 +124,3 @@ def _below(name: str, node: Node) -> Iterator[tuple[str, Node]]:
         yield name_of(name, node), node.parts[0]
     for item in range(node.count if node.kind == "each_child" else 0):
         yield name_of(name, node, item), node.parts[0]
-
-
-def outline(node: Node, *, indent: str = "") -> str:
-    """A program for people to read, one act a line."""
-    extras = (node.name, f"{node.seconds:g}s" if node.seconds else "", f"x{node.count}" if node.count else "")
-    fails = f"fails {node.failures}" if node.failures else ""
-    words = (node.kind, str(node.id), *extras, fails, f"at most {node.limit}" if node.limit else "", "*" * node.flag)
-    return "\n".join([indent + " ".join(word for word in words if word), *(outline(p, indent=indent + "  ") for p in node.parts)])
