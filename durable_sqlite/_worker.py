@@ -182,6 +182,8 @@ class Worker:
                 self._tell_of_end(gone.row.id)
         if await journal.ready(self._workflows.keys(), now):
             self.look()
+        else:
+            await self._note_next_due()  # a run may have been suspended there until some time, and nobody left to ring
         for news in await journal.news():
             run = self._passes.get(news.run)
             if run is None and self._claiming is not None:

@@ -101,10 +101,10 @@ class Play:
             if call is None or call.kind != fact.kind:
                 raise Broken(f"something was recorded that nobody waits for: {self.id}, {fact}")
             must(not self.still or call.kind == "step", "a paused run was given something", self.id, fact)
-            timed_out = fact.outcome == "timeout" or call.kind == "sleep"
-            early = call.deadline is None or fact.at < call.deadline
-            must(not (timed_out and early), "a timer fired early", self.id, fact, call)
-            getattr(self, f"_{call.kind}")(call, fact)
+            timed = fact.outcome == "timeout" or call.kind == "sleep"
+            must(not timed or (call.deadline or now + 1) <= fact.at, "a timer fired early", self.id, fact, call)
+            if call.kind != "sleep":
+                getattr(self, f"_{call.kind}")(call, fact)
         self.body.give(fact)
 
     def undone(self, key: str, now: int) -> None:
@@ -122,12 +122,10 @@ class Play:
         must(self.begun[call.key], "a step was recorded that never began", self.id, fact)
         must((fact.outcome, fact.value) == expected, "a step came to something else", self.id, fact, expected)
 
-    def _sleep(self, call: Call, fact: Fact) -> None: ...
-
     def _signal(self, call: Call, fact: Fact) -> None:
         mail = self._mail_for(call)
         if fact.outcome == "timeout":
-            late = call.deadline is not None and all(letter.at > call.deadline for letter in mail)
+            late = all(letter.at > (call.deadline or 0) for letter in mail)
             must(late, "a wait timed out though a message had come", self.id, fact, mail)
             return
         must(mail and mail[0].value == fact.value, "a message was taken out of turn", self.id, fact, mail)
@@ -162,8 +160,8 @@ class Play:
     _run = _child
 
     def _ends_for(self, call: Call) -> dict[str, Any]:
-        child = self.children.get(call.key if call.kind == "child" else call.name)
-        return {} if child is None else child.ends
+        key = call.key if call.kind == "child" else call.name
+        return self.children[key].ends if key in self.children else {}
 
     def _act(self, call: Call, fact: Fact) -> None:
         if call.node.kind == "start":
@@ -176,11 +174,9 @@ class Play:
 
     def signal(self, letter: Letter, dedupe: str | None) -> str:
         """What becomes of a message."""
-        if dedupe in self.had:
-            return "accepted"
-        if self.end:
+        if self.end and dedupe not in self.had:
             return "SignalRejected"
-        self.mail.append(letter)
+        self.mail += [] if dedupe in self.had else [letter]
         self.had |= set() if dedupe is None else {dedupe}
         return "accepted"
 
@@ -205,10 +201,9 @@ class Play:
         if question.state == "open" and (question.deadline is None or at <= question.deadline):
             question.state, question.value = "answered", value
             return "accepted"
-        if question.state == "closing":
-            return "accepted or SignalSuperseded"
-        # A question that was open when its run ended is refused as a message is.
-        return "SignalRejected or SignalSuperseded" if self.end and question.state == "closed" else "SignalSuperseded"
+        # What is about to be closed may still be taken; what was open when the run ended is refused as a message is.
+        also = {"closing": "accepted or ", "closed": "SignalRejected or " if self.end else ""}
+        return also.get(question.state, "") + "SignalSuperseded"
 
     def relatives(self) -> Iterator[Play]:
         """The run and all that it started, and theirs; but none that is detached."""
@@ -280,33 +275,26 @@ class Play:
                 return any(call.deadline is None or letter.at <= call.deadline for letter in self._mail_for(call))
             case "question":
                 return question is None or question.state != "open"
-            case "child":
-                return call.key not in self.children or bool(self._ends_for(call))
-            case "run":
-                return bool(self._ends_for(call))
+            case "child" | "run":
+                return bool(self._ends_for(call)) or (call.kind == "child" and call.key not in self.children)
             case kind:
                 return kind != "sleep"
 
     def ended(self, state: str, value: Any) -> None:
         """The run has stopped."""
-        if self.terminated:
-            must(self.end == state, "a run ended otherwise", self.id, (state, value), self.end)
-            return
         traces = self.body.ending is None and (self.body.place or self.begun or self.rested or self.children)
-        if self.cancelled and not self.told:  # without a pass where it never began; or its end came a moment too late
+        legal = (state, value) == self._expected_end()
+        if self.terminated:
+            legal = state == self.end
+        elif self.cancelled and not self.told:  # without a pass where it never began; or its end came a moment too late
             legal = state == "cancelled" and not traces
-        else:
-            legal = (state, value) == self._expected_end()
         must(legal, "a run ended otherwise", self.id, (state, value), self._expected_end(), traces)
         self.stop(state, value)
 
     def _expected_end(self) -> tuple[str, Any] | None:
         how, value = self.body.ending or ("", None)
-        if how == "raised" or not how:
-            return ("failed", None) if how else None
-        if self.told:
-            return ("failed" if self.told == "deadline" else "cancelled"), None
-        return "completed", value
+        told = ("failed" if self.told == "deadline" else "cancelled"), None
+        return {"": None, "raised": ("failed", None)}.get(how, told if self.told else ("completed", value))
 
     def stop(self, state: str, value: Any) -> None:
         """Put the body away, and close what is open."""
