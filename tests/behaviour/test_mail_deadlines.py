@@ -68,6 +68,25 @@ def test_a_wait_that_timed_out_gives_none_and_does_not_poison_the_next_one(unloa
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("unload_after", [0.0, 3600.0])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_question_that_nobody_answers_times_out_wherever_its_body_is(
+    tmp_path: Path, unload_after: float, restart: bool
+) -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock, unload_after=unload_after) as engine:
+            run = await guesses.options(id="x").start()
+            await quiet(engine)
+            clock.advance(10)
+            if not restart:
+                assert await run.result(timeout=20) is None
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[guesses], unload_after=unload_after) as engine:
+            assert await guesses.run("x").result(timeout=20) is None
+
+    asyncio.run(scenario())
+
+
 def test_a_wait_says_until_when_it_waits() -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:

@@ -438,7 +438,9 @@ class _Player:
         if held is not None and question is not None:
             worker, _, hold = held
             await self._twins.ask(
-                f"reopen {hold} {question}", worker, lambda each: each.reopen(hold, question.key, question.answer or b"", b"why")
+                f"reopen {hold} {question}",
+                worker,
+                lambda each: each.reopen(hold, question.key, question.answer or b"", b"why"),
             )
 
     async def _abandon(self) -> None:

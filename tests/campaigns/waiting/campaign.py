@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType] - it has no types
 
 from .machine import WaitingMachine
 from .mutants import MUTANTS

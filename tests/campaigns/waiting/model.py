@@ -27,22 +27,14 @@ class Play:
         at: When it was created.
         loop: Where its body runs.
         parent: The run that started it.
-        sent: What became of each message that was sent.
         detached: What is asked of that one is not asked of it.
     """
 
-    def __init__(  # noqa: PLR0917 - what a run is, in the order of telling
-        self,
-        run: str,
-        program: Node,
-        at: int,
-        loop: asyncio.AbstractEventLoop,
-        parent: Play | None,
-        sent: Mapping[str, str],
-        *,
-        detached: bool,
+    def __init__(
+        self, run: str, program: Node, at: int, loop: asyncio.AbstractEventLoop, parent: Play | None, *, detached: bool
     ) -> None:
-        self.id, self.parent, self.sent = run, parent, sent
+        self.id, self.parent = run, parent
+        self.sent: Mapping[str, str] = {}  # what became of each message that any body sent
         self.mail: list[Letter] = []
         self.had: set[str] = set()  # the dedupe values of its messages
         self.questions: dict[str, Question] = {}
@@ -264,7 +256,7 @@ class Play:
     def _is_over(self, now: int) -> bool:
         return self.deadline is not None and self.deadline <= now
 
-    def _is_due(self, call: Call, now: int, busy: Collection[str]) -> bool:  # noqa: PLR0911 - one for each rule
+    def _is_due(self, call: Call, now: int, busy: Collection[str]) -> bool:
         question = self.questions.get(call.key)
         if call.deadline is not None and call.deadline <= now:
             return True

@@ -151,7 +151,8 @@ class Witness:
     def _created(self, row: RunRow) -> None:
         parent = None if row.parent is None else self.plays[self._disk.runs[row.parent].id]
         program = self._program(opened(row.input)["name"])
-        play = Play(row.id, program, row.created_at, self._bodies, parent, self._told, detached=row.detached)
+        play = Play(row.id, program, row.created_at, self._bodies, parent, detached=row.detached)
+        play.sent = self._told
         self.plays[row.id] = play
         if parent is None:
             play.deadline = row.deadline_at

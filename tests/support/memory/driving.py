@@ -191,8 +191,6 @@ class Driving(Door):
             for no in takes:
                 assert no in mail, f"{entry.key} takes message {no}, which does not wait: {self.disk.mail[row.no]}"
             self._append(row, entry)
-            if entry.key == CANCEL_KEY and row.pause is not None:
-                self.disk.put(row, pause=None)
             for no in takes:
                 self.disk.mail[row.no][no - 1] = replace(mail[no], taken_by=entry.key)
 
@@ -219,6 +217,8 @@ class Driving(Door):
         entries = self.disk.kept[row.no]
         assert entry.key not in entries, f"a second outcome for {entry.key}: {entry} after {entries[entry.key]}"
         entries[entry.key] = entry
+        if entry.key == CANCEL_KEY and row.pause is not None:
+            self.disk.put(row, pause=None)
 
     def intend(self, hold: Hold, intent: Intent) -> asyncio.Future[None]:
         """Note that an at-most-once step is about to begin."""
