@@ -118,6 +118,9 @@ def test_a_body_that_was_suspended_here_and_driven_elsewhere_since_is_dropped(
         async with Engine(tmp_path / "j.db", clock=slow, unload_after=10_000) as first:
             run = await naps.options(id="x").start()
             await quiet(first)
+            assert first._session is not None
+            assert first._session._listener is not None
+            first._session._listener.cancel()  # else it may hear in time that the run has ended elsewhere
             fast.advance(100)
             async with Engine(tmp_path / "j.db", clock=fast, workflows=[naps]) as second:
                 assert await second.run("x").result(timeout=20) == "awake"

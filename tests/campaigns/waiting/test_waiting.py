@@ -9,7 +9,7 @@ from .mutants import MUTANTS
 
 pytestmark = pytest.mark.campaign
 
-_CASES = 1_200
+_CASES = 1_000
 _MOST = 800  # cases of a seed, after which a broken rule must have been noticed
 _SEEDS = (1, 2, 3)
 
