@@ -336,20 +336,24 @@ def test_a_time_that_is_none_is_refused_in_a_wait_like_in_a_sleep(wrong: float) 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("timeout", [0, -5, timedelta(0), timedelta(days=-1)])
-def test_a_wait_that_may_take_no_time_takes_what_is_there_and_else_returns_at_once(timeout: float | timedelta) -> None:
+@pytest.mark.parametrize(("timeout", "taken"), [(0, 7), (timedelta(0), 7), (-5, None), (timedelta(days=-1), None)])
+def test_a_wait_that_may_take_no_time_takes_what_was_sent_by_its_deadline_and_else_returns_at_once(
+    timeout: float | timedelta, taken: int | None
+) -> None:
     @workflow
     async def flow() -> list[int | None]:
-        taken: list[int | None] = []
+        given: list[int | None] = []
         for _ in range(2):
             message = await DueMessage.wait(timeout=timeout)
-            taken.append(None if message is None else message.number)
-        return taken
+            given.append(None if message is None else message.number)
+        return given
 
     async def scenario() -> None:
-        clock = ManualClock()
-        async with Engine(":memory:", clock=clock, drive=True):
-            assert await flow() == [None, None]
+        async with Engine(":memory:", clock=ManualClock()):
+            run = await flow.start()
+            assert await run.result(timeout=20) == [None, None]
+            run = await flow.options(id="x").signal_with_start(DueMessage(number=7))
+            assert await run.result(timeout=20) == [taken, None]
 
     asyncio.run(scenario())
 

@@ -618,12 +618,15 @@ def test_a_run_with_a_step_in_flight_is_running_and_waits_for_nothing_else() -> 
 
     @workflow
     async def flow() -> None:
+        await sleep(5)  # the wait for it is written, and is over
         await asyncio.gather(slow(), sleep(60))
 
     async def scenario() -> None:
         clock = ManualClock()
         async with Engine(":memory:", clock=clock) as engine:
             run = await flow.start()
+            await quiet(engine)
+            clock.advance(5)
             await stage.seen("slow")
             info = await run.info()
             assert (info.state, info.waiting_for) == (State.RUNNING, ())
