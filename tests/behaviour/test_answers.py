@@ -17,12 +17,13 @@ from durable_sqlite import (
     State,
     Suspend,
     UnknownRun,
+    step,
     workflow,
 )
 from durable_sqlite._clock import to_datetime
 from tests.support.clock import START, ManualClock
 from tests.support.restarts import die, quiet
-from tests.support.stage import ended
+from tests.support.stage import Stage, ended
 
 BEGIN = to_datetime(START)
 
@@ -264,6 +265,34 @@ def test_early_answers_are_used_up_one_a_question_in_the_order_in_which_they_cam
             assert question.key == "Vote#3"
             await run.answer(Vote, 3, key="Vote#3")
             assert await run.result(timeout=20) == [1, 2, 3]
+
+    asyncio.run(scenario())
+
+
+def test_an_early_answer_is_given_at_once_though_a_step_beside_the_question_goes_on() -> None:
+    stage = Stage()
+
+    @step
+    async def work(what: str) -> str:
+        await stage.enter(what)
+        return what
+
+    @workflow
+    async def flow() -> str:
+        await work("first")
+        beside = asyncio.create_task(work("beside"))
+        vote = await Vote()
+        return f"{vote} {await work('after')} {await beside}"
+
+    async def scenario() -> None:
+        async with Engine(":memory:"):
+            run = await flow.start()
+            await stage.seen("first")
+            await run.answer(Vote, 7, early=True)
+            stage.let("first")
+            await stage.seen("beside", "after")
+            stage.let("beside", "after")
+            assert await run.result(timeout=20) == "7 after beside"
 
     asyncio.run(scenario())
 

@@ -10,7 +10,7 @@ import pytest
 from durable_sqlite import Engine, Outcome, Signal, SignalSuperseded, Suspend, workflow
 from tests.support.clock import ManualClock
 from tests.support.crash_points import Teller, crash_everywhere
-from tests.support.gates import Gate, session_of
+from tests.support.gates import Gate, deaf
 from tests.support.restarts import die, quiet
 
 MOMENT = 0.000_001
@@ -35,15 +35,6 @@ async def reads() -> list[int | None]:
 @workflow
 async def guesses() -> int | None:
     return await Riddle().wait(timeout=10)
-
-
-async def deaf(engine: Engine) -> None:
-    """Let an engine no longer hear of what others write."""
-    listener = session_of(engine)._listener
-    assert listener is not None
-    listener.cancel()
-    await asyncio.wait([listener])
-    session_of(engine)._listener = None
 
 
 @pytest.mark.parametrize("unload_after", [0.0, 3600.0])

@@ -21,7 +21,7 @@ from durable_sqlite import (
 )
 from durable_sqlite._records import RunRow
 from tests.support.clock import ManualClock
-from tests.support.gates import Gate, eventually, session_of
+from tests.support.gates import Gate, deaf, eventually, session_of
 from tests.support.restarts import cut, die, quiet
 from tests.support.stage import Stage
 
@@ -90,7 +90,12 @@ def test_what_is_stored_just_after_the_run_has_suspended_wakes_it_though_it_does
             run = await catches.start()
             await gate.reached()
             assert (await run.info()).state is State.SUSPENDED
+            looks = Gate(engine, "mail", monkeypatch)
+            looks.open()
             await send(run)
+            await looks.reached()
+            for _ in range(3):
+                await asyncio.sleep(0)  # what was found is in the mailbox, and the run is told of its rest only now
             gate.open()
             assert await run.result(timeout=20) == 7
 
@@ -116,6 +121,26 @@ def test_what_another_process_stores_while_the_run_is_about_to_suspend_is_not_lo
                         await send(client.run(run_id))
                     gate.open()
                     assert await run.result(timeout=20) == 7
+
+    asyncio.run(scenario())
+
+
+@BOTH
+def test_what_another_process_stores_in_that_moment_is_found_though_nobody_hears_of_it(
+    send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            await deaf(engine)
+            gate = Gate(engine, "suspend", monkeypatch, before=True)
+            run = await catches.options(id="x").start()
+            await gate.reached()
+            await eventually(run.questions)
+            async with Engine(tmp_path / "j.db", clock=clock, drive=False) as client:
+                await send(client.run("x"))
+            gate.open()
+            assert await run.result(timeout=20) == 7
 
     asyncio.run(scenario())
 

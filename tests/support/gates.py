@@ -13,7 +13,7 @@ from durable_sqlite._records import NewAnswer, NewMessage
 from durable_sqlite._session import Session
 from tests.support.stage import until
 
-__all__ = ["Gate", "answer_raw", "eventually", "send_raw", "session_of"]
+__all__ = ["Gate", "answer_raw", "deaf", "eventually", "send_raw", "session_of"]
 
 T = TypeVar("T")
 
@@ -22,6 +22,15 @@ def session_of(engine: Engine) -> Session:
     """What is open while the engine is."""
     assert engine._session is not None
     return engine._session
+
+
+async def deaf(engine: Engine) -> None:
+    """Let an engine no longer hear of what others write."""
+    listener = session_of(engine)._listener
+    assert listener is not None
+    listener.cancel()
+    await asyncio.wait([listener])
+    session_of(engine)._listener = None
 
 
 async def eventually(look: Callable[[], Awaitable[T]]) -> T:
