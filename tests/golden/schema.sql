@@ -1,4 +1,4 @@
--- application_id 0x44755271, user_version 4
+-- application_id 0x44755271, user_version 5
 
 CREATE TABLE "durable_attempts" (
     run        INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
@@ -195,7 +195,7 @@ CREATE TABLE "durable_workers" (
     batch      INTEGER NOT NULL DEFAULT 0 CHECK (batch >= 0),
     -- A fenced worker may no longer write about any run.
     fenced     INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1))
-) STRICT;
+, host TEXT NOT NULL DEFAULT '', lease INTEGER NOT NULL DEFAULT 15000000 CHECK (lease > 0), beats INTEGER NOT NULL DEFAULT 0 CHECK (beats >= 0), beat_at INTEGER, ticked_at INTEGER) STRICT;
 
 CREATE TABLE sqlite_sequence(name,seq);
 
@@ -214,6 +214,8 @@ CREATE INDEX durable_runs_by_workflow ON durable_runs (workflow);
 CREATE INDEX durable_runs_children ON durable_runs (parent) WHERE parent IS NOT NULL;
 
 CREATE INDEX durable_runs_due ON durable_runs (workflow, due_at) WHERE state = 'suspended' AND due_at IS NOT NULL;
+
+CREATE INDEX durable_runs_ended ON durable_runs (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE INDEX durable_runs_letters ON durable_runs (no) WHERE state IN ('failed', 'parked') AND discarded_at IS NULL;
 
