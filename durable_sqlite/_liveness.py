@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import fcntl
 import os
+import platform
 from contextlib import suppress
 from pathlib import Path
 from weakref import finalize, ref
 
-__all__ = ["Lifeline", "is_dead", "side_file", "sweep"]
+__all__ = ["Lifeline", "is_dead", "side_file", "sweep", "this_start"]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def this_start() -> str:
+    """Which start of which machine this is: only processes that share it see each other's locks for certain."""
+    with suppress(OSError):
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return platform.node()
 
 
 def side_file(journal: Path, worker: str) -> Path:

@@ -613,6 +613,18 @@ class WorkerRow:
     name: str
     pid: int
     started_at: int
+    host: str = ""
+    """Which start of which machine it runs on."""
+    lease: int = 15_000_000
+    """Microseconds for which its counters may stand still before others may take its runs."""
+    moved: int = 0
+    """Its counters: how often it has written."""
+    beat_at: int | None = None
+    """When it last renewed its lease without writing anything else."""
+    ticked_at: int | None = None
+    """When its event loop had last turned by then."""
+    holds: bool = False
+    """It drives runs now."""
 
 
 @dataclass(frozen=True, slots=True)

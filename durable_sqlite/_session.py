@@ -5,23 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from weakref import ref
 
 from ._attempt import Runner
 from ._clock import Clock
 from ._codec import Vault, describe, dump_error
 from ._context import Host
-from ._liveness import Lifeline, is_dead, side_file, sweep
-from ._records import State
+from ._liveness import Lifeline, side_file, this_start
+from ._neighbours import LOOK_EVERY, Neighbours, Surveillance
+from ._records import RunRow, State
 from ._specs import WorkflowSpec
 from ._surroundings import Surroundings
 from ._threads import StepThreads
 from ._worker import Worker, WorkerOptions
 from .errors import DurableError, JournalError, UsageError, WrongLoop
-from .journal import Journal
+from .journal import Journal, Lease
 from .retry import Retry
 
 __all__ = ["Plan", "Session"]
@@ -29,6 +31,10 @@ __all__ = ["Plan", "Session"]
 logger = logging.getLogger("durable_sqlite")
 
 _LISTEN = 0.05  # seconds between two looks whether another process has written
+_CRASH_LOOP = (
+    "%d processes in a row died while they drove this run, without one new outcome. Find what kills the process, then call "
+    "`resume` on the run."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,10 @@ class Plan:
     worker: WorkerOptions
     vault: Vault
     clock: Clock
+    lease: int
+    """Microseconds for which this worker may be silent before others take its runs."""
+    new_name: Callable[[], str]
+    """A name that no worker had yet."""
     max_recoveries: int
     max_entries: int
     retry: Retry
@@ -85,20 +95,26 @@ class Session:
             failpoint=plan.failpoint,
         )
         self.worker = Worker(around, plan.worker, plan.changed, plan.new_letter)
+        self._neighbours = None if plan.path is None or not plan.drives else self._neighbours_at(plan.path)
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
+        self._rejoining: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def open(self, name: str) -> None:
-        """Open the journal and enrol as the worker `name`; with `drives`, take over what dead workers left."""
+    async def open(self) -> None:
+        """Open the journal and enrol as a worker; with `drives`, take over what dead workers left."""
+        name, lease = self._plan.new_name(), None
         if self._plan.path is not None:
             if not self._plan.path.parent.is_dir():
                 raise UsageError(f"the folder of the journal {self._plan.path} does not exist: make it first")
             # Before the worker can be seen in the journal, or it would be taken for dead.
             self._lifeline = Lifeline(side_file(self._plan.path, name))
         try:
-            await self.journal.open(name, self._plan.clock.now())
+            if self._plan.drives:
+                lease = self._lease()
+            await self.journal.open(name, self._plan.clock.now(), lease)
         except BaseException:
             if self._lifeline is not None:
                 self._lifeline.release()
@@ -108,7 +124,9 @@ class Session:
             await self.worker.attend()
             self._listener = self.loop.create_task(self._listen(), name="durable_sqlite listener")
         if self._plan.drives:
-            await self._bury_the_dead()
+            if self._neighbours is not None:
+                self._taken_over(await self._neighbours.look())
+                self._guard = self.loop.create_task(self._watch_over(self._neighbours), name="durable_sqlite guard")
             for workflow in self._plan.workflows:
                 self.know(workflow)
             await self._know_what_waits()
@@ -117,9 +135,11 @@ class Session:
     async def close(self) -> None:
         """Unload bodies, cancel steps in flight, commit, give runs back."""
         self._closed = True
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.wait((self._listener,))
+        watching = [task for task in (self._listener, self._guard, self._rejoining) if task is not None]
+        for task in watching:
+            task.cancel()
+        if watching:
+            await asyncio.wait(watching)
         await self.worker.close()
         await self.journal.close(self._plan.clock.now())
         self._threads.close()
@@ -154,27 +174,73 @@ class Session:
             self.know(found)
         return self.worker.knows(name) is not None
 
-    async def _bury_the_dead(self) -> None:
-        """Free what dead workers of this host left."""
-        path = self._plan.path
-        if path is None:
-            return
-        dead = [other for other in await self.journal.workers() if is_dead(side_file(path, other.name))]
-        if not dead:
-            return
-        limit = self._plan.max_recoveries
-        why = (
-            f"{limit} processes in a row died while they drove this run, without one new outcome. Find what kills the "
-            "process, then call `resume` on the run."
+    def _lease(self) -> Lease:
+        myself = ref(self)  # the thread that keeps the lease must not keep what the lease is for
+
+        def lapsed(why: str) -> None:
+            if (me := myself()) is not None:
+                me.lapsed(why)
+
+        return Lease(self._plan.lease, this_start(), self._plan.clock.now, lambda: None, lapsed)
+
+    # The other workers -----------------------------------------------------------------------------------------------
+
+    def _neighbours_at(self, path: Path) -> Neighbours:
+        plan = self._plan
+        why = DurableError(_CRASH_LOOP % plan.max_recoveries)
+        return Neighbours(
+            self.journal,
+            Surveillance(
+                path=path,
+                now=self.loop.time,
+                sleep=asyncio.sleep,
+                at=plan.clock.now,
+                max_recoveries=plan.max_recoveries,
+                parked_result=plan.vault.seal_error(dump_error(describe(why), 1), "crash_loop"),
+            ),
         )
-        error = self._plan.vault.seal_error(dump_error(describe(DurableError(why)), 1), "crash_loop")
-        for row in await self.journal.take_over([other.no for other in dead], limit, error, self._plan.clock.now()):
+
+    async def _watch_over(self, neighbours: Neighbours) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                self._taken_over(await neighbours.look())
+            except JournalError as error:
+                logger.warning("the other workers cannot be looked at now: %s", error)
+
+    def _taken_over(self, rows: Sequence[RunRow]) -> None:
+        for row in rows:
+            self._plan.changed(row.id)
             if row.state is State.PARKED:
-                logger.error("run %s is parked: %s", row.id, why)
-                self._plan.changed(row.id)
+                logger.error("run %s is parked: %s", row.id, _CRASH_LOOP % self._plan.max_recoveries)
                 self._plan.new_letter(row.id)
-        for other in dead:
-            sweep(side_file(path, other.name))
+        if rows:
+            self.worker.look()
+
+    def lapsed(self, why: str) -> None:
+        """This worker was given up, or may be at any moment: whatever it holds is not its own any more."""
+        if self._rejoining is None and not self._closed:
+            self._rejoining = self.loop.create_task(self._rejoin(why), name="durable_sqlite rejoin")
+            self._rejoining.add_done_callback(self._rejoined)
+
+    async def _rejoin(self, why: str) -> None:
+        logger.warning("this worker lost its lease: %s. It drops the bodies of all runs and begins anew", why)
+        await self.worker.step_back()
+        before, name = self._lifeline, self._plan.new_name()
+        if self._plan.path is not None:
+            self._lifeline = Lifeline(side_file(self._plan.path, name))
+        await self.journal.rejoin(name, self._plan.clock.now())
+        if before is not None:
+            before.release()
+        self.worker.come_back()
+        self._plan.changed(None)
+
+    def _rejoined(self, task: asyncio.Task[None]) -> None:
+        self._rejoining = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("this worker could not begin anew, and drives nothing any more", exc_info=error)
+
+    # What is known, and what is heard --------------------------------------------------------------------------------
 
     async def _know_what_waits(self) -> None:
         """Find the code of the runs that wait, and say which runs must go on waiting for want of it."""
@@ -196,6 +262,8 @@ class Session:
             pulse = await self.journal.pulse()
             if pulse != seen:
                 seen = pulse
+                if self._neighbours is not None:
+                    self._neighbours.heard()
                 await self._hear()
 
     async def _hear(self) -> None:

@@ -83,6 +83,8 @@ class Worker:
         self._heard = 0
         """The last change of a run that was looked at for what other processes have done."""
         self._closed = False
+        self._away = False
+        """This worker's lease is over, and it has not begun anew yet."""
 
     # Workflows -------------------------------------------------------------------------------------------------------
 
@@ -103,6 +105,10 @@ class Worker:
         """Drive a run that was just created and is held from its first moment on; look for one that is not."""
         if started.hold is None:
             self.look()
+        elif self._away:
+            self._around.journal.give_back(started.hold, self._around.clock.now()).add_done_callback(
+                _whatever_came_of_it
+            )
         elif not self._closed:
             workflow = self._workflows[started.row.workflow]
             claimed = Claimed(started.row, started.hold)
@@ -225,7 +231,7 @@ class Worker:
         if self._closed:
             return
         self._wanted = True
-        if self._claiming is None:
+        if self._claiming is None and not self._away:
             self._claiming = self._around.loop.create_task(self._claim_all())
             self._claiming.add_done_callback(self._claimed)
 
@@ -287,6 +293,24 @@ class Worker:
         self._forget(run)
         self.look()
 
+    # Losing the lease ------------------------------------------------------------------------------------------------
+
+    async def step_back(self) -> None:
+        """Drop every body and every step in flight, and take nothing up until `come_back`: others may drive those runs."""
+        self._away = True
+        steps = self._drop_all()
+        if self._claiming is not None:
+            await asyncio.wait((self._claiming,))
+        self._drop_all()
+        steps = [step for step in steps if not step.done()]
+        if steps:
+            await asyncio.wait(steps, timeout=_CLOSE_GRACE)
+
+    def come_back(self) -> None:
+        """This worker has begun anew."""
+        self._away = False
+        self.look()
+
     # Closing ---------------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
@@ -304,6 +328,11 @@ class Worker:
         for alarm in (self._due_alarm[1] if self._due_alarm else None, self._unload_alarm):
             if alarm is not None:
                 alarm.cancel()
+        steps = self._drop_all()
+        self._settle()
+        return steps
+
+    def _drop_all(self) -> list[asyncio.Task[Any]]:
         steps: list[asyncio.Task[Any]] = []
         for run in list(self._passes.values()):
             steps.extend(run.steps_in_flight())
@@ -311,7 +340,9 @@ class Worker:
         self._passes.clear()
         self._by_id.clear()
         self._idle.clear()
-        self._settle()
+        self._awaited.clear()
+        self._awaits_of.clear()
+        self._suspect = None
         return steps
 
     def held(self) -> list[Pass]:
@@ -371,7 +402,7 @@ class Worker:
     # Claims ----------------------------------------------------------------------------------------------------------
 
     async def _claim_all(self) -> None:
-        while self._wanted and not self._closed:
+        while self._wanted and not (self._closed or self._away):
             if not self.has_room():
                 return  # it stays wanted: a body that ends makes room
             self._wanted = False
@@ -393,7 +424,7 @@ class Worker:
         for number, (one, memory) in enumerate(zip(claimed, memories, strict=True), start=1):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # others on this loop also want their turn
-            if self._closed:
+            if self._closed or self._away:
                 return
             workflow = self._workflows[one.row.workflow]
             self._load(Pass(self._around, self, workflow, one, memory=memory, first=one.hold.epoch == 1))
@@ -411,7 +442,7 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
             level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
             logger.log(level, "looking for runs to drive failed", exc_info=error)
-        elif self._wanted and not self._closed and self.has_room():
+        elif self._wanted and not (self._closed or self._away) and self.has_room():
             self.look()
         self._settle()
 
@@ -448,3 +479,8 @@ class Worker:
                 self._unload_at(since + self._options.unload_after)
                 return
             self._unload(run)
+
+
+def _whatever_came_of_it(write: asyncio.Future[None]) -> None:
+    """Take a refusal as read: the run was given back already."""
+    write.exception()

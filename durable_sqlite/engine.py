@@ -54,6 +54,7 @@ R = TypeVar("R")
 logger = logging.getLogger("durable_sqlite")
 
 _PAGE = 100  # runs read at once while listing
+_SHORTEST_LEASE = 100_000  # microseconds
 
 
 def _nothing(_: str) -> None:
@@ -76,6 +77,8 @@ class Engine:
         drive: Whether this engine drives runs; without it, it is a client that starts, asks and acts.
         max_resident: How many bodies may be in memory.
         unload_after: Seconds for which a suspended run's body stays in memory.
+        lease: Seconds for which this engine may be silent, because its process hangs, before another one takes its runs.
+            Where a process has died on the same machine, that is noticed at once.
         max_recoveries: After how many deaths in a row without one new outcome a run is parked.
         payload_limit: The largest encoded value in bytes.
         max_entries: How many entries a run may have.
@@ -97,6 +100,7 @@ class Engine:
         drive: bool = True,
         max_resident: int = 10_000,
         unload_after: float | timedelta = 5.0,
+        lease: float | timedelta = 15.0,
         max_recoveries: int = 5,
         payload_limit: int = 1_048_576,
         max_entries: int = 100_000,
@@ -132,6 +136,9 @@ class Engine:
         self._chance = Random()  # noqa: S311 - spreads retries, keeps no secret
         self._max_resident = max_resident
         self._unload_after = max(0, microseconds(unload_after))
+        self._lease = microseconds(lease)
+        if self._lease < _SHORTEST_LEASE:
+            raise UsageError(f"Engine(lease=...) takes at least {_SHORTEST_LEASE / 1_000_000} s, not {lease!r}")
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
         self._failpoint: Callable[[str], None] = _nothing
@@ -168,7 +175,7 @@ class Engine:
 
         front.session = Session(self._plan())
         try:
-            await front.session.open(front.ids(self._clock.now()))
+            await front.session.open()
         except BaseException:
             await self.close()
             raise
@@ -217,6 +224,8 @@ class Engine:
             worker=WorkerOptions(self._max_resident, self._unload_after),
             vault=self._vault,
             clock=self._clock,
+            lease=self._lease,
+            new_name=lambda: self._front.ids(self._clock.now()),
             max_recoveries=self._max_recoveries,
             max_entries=self._max_entries,
             retry=self._retry,

@@ -11,7 +11,8 @@ Verbs whose refusal is an answer (`RunConflict`, `UnknownRun`, `LeaseLost` …) 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from ._records import (
@@ -48,9 +49,25 @@ from ._records import (
 )
 from ._tables import Effect, Undone, Work
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "Lease"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How a worker holds its runs while others could take them."""
+
+    length: int
+    """Microseconds for which it may be silent."""
+    host: str
+    """Which start of which machine it runs on."""
+    at: Callable[[], int]
+    """The time; called on any thread."""
+    ticked: Callable[[], int | None]
+    """When the event loop last turned, if that is known; called on any thread."""
+    lapsed: Callable[[str], None]
+    """Is told on the loop why the worker may no longer drive runs: what it holds is lost, or may be at any moment."""
 
 
 class Journal(Protocol):
@@ -58,8 +75,8 @@ class Journal(Protocol):
 
     # Life ------------------------------------------------------------------------------------------------------------
 
-    async def open(self, name: str, at: int) -> None:
-        """Open or create the journal and enrol this worker under `name`.
+    async def open(self, name: str, at: int, lease: Lease | None = None) -> None:
+        """Open or create the journal and enrol this worker under `name`; its lease is kept from then on.
 
         Raises:
             NotAJournal: The file is something else; it was not touched.
@@ -71,6 +88,9 @@ class Journal(Protocol):
 
         Runs given back are pending again and count no death. Calling it twice is harmless.
         """
+
+    async def rejoin(self, name: str, at: int) -> None:
+        """Give back what this worker still holds, and begin anew as another one: late writes of the old one are refused."""
 
     def stop(self) -> None:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
@@ -344,10 +364,22 @@ class Journal(Protocol):
         """Make a run pending again without counting a death."""
         ...
 
+    def sound(self) -> asyncio.Future[list[WorkerRow]]:
+        """Write something, so that it is known that writing is possible now, and look at all other workers."""
+        ...
+
     def take_over(
-        self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
+        self,
+        dead: Sequence[int],
+        max_recoveries: int,
+        parked_result: bytes,
+        at: int,
+        *,
+        if_still: Mapping[int, int] | None = None,
     ) -> asyncio.Future[list[RunRow]]:
         """Free the runs that dead workers drove, and strike those workers off; the runs that were freed or parked.
+
+        A worker in `if_still` whose counters are not what is said there any more is alive, and is left alone.
 
         A run with a new outcome since its owner died the last time has one death now, a run without one has one more;
         at `max_recoveries` of them it is parked as `crash_loop` with `parked_result`. So while `deaths` is above zero the

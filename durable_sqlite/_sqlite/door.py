@@ -15,13 +15,15 @@ from random import Random
 from typing import TypeVar
 
 from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
+from ..journal import Lease
 from . import connect, driving, migrate, queries, statements, user_schema
 from .desk import Desk
 from .faults import Fault, fault_of, translate
-from .link import Guardian, JobConnection, Link
+from .link import BUSY_SECONDS, Guardian, JobConnection, Link
 from .patience import LOGGER, Patience, Pauses
 from .rows import Tables
 from .transactions import Bench, Given
+from .vigil import Vigil, VigilSettings
 from .writer import Settings, Writer
 
 __all__ = ["Door"]
@@ -79,13 +81,16 @@ class Door:
         self._writer: Writer | None = None
         self._reader: Link | None = None
         self._guardian: Guardian | None = None
+        self._lease: Lease | None = None
+        self._vigil: Vigil | None = None
+        self._vigil_ended: asyncio.Future[None] | None = None
         self._life: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     # Life ------------------------------------------------------------------------------------------------------------
 
-    async def open(self, name: str, at: int) -> None:
-        """Open or create the journal and enrol this worker under `name`.
+    async def open(self, name: str, at: int, lease: Lease | None = None) -> None:
+        """Open or create the journal and enrol this worker under `name`; its lease is kept from then on.
 
         Raises:
             NotAJournal: The file is something else; it was not touched.
@@ -98,6 +103,7 @@ class Door:
         if not self._is_in_memory:
             await self._inspect()
         pauses = Pauses(asyncio.get_running_loop().time, self._sleep, self._chance)
+        self._lease = lease
         writer = self._writer = Writer(self._settings())
         try:
             await writer.link.open()
@@ -113,7 +119,44 @@ class Door:
                 raise translate(error, path=self.path) from error
             raise
         self._guardian = Guardian(self._abandon)
+        self._keep_lease(writer)
         self._life = asyncio.create_task(self._live(writer, pauses), name="durable_sqlite writer")
+
+    def _keep_lease(self, writer: Writer) -> None:
+        lease = self._lease
+        if lease is None or self._is_in_memory:
+            return
+        loop = asyncio.get_running_loop()
+        ended = self._vigil_ended = loop.create_future()
+
+        def on_loop(call: Callable[..., object], *args: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed, and nobody drives anything any more
+                loop.call_soon_threadsafe(call, *args)
+
+        self._vigil = Vigil(
+            VigilSettings(
+                connect=self._connect_vigil,
+                sql=self._sql,
+                lease=lease.length / 1_000_000,
+                me=lambda: writer.me,
+                commits=lambda: writer.commits,
+                at=lease.at,
+                ticked=lease.ticked,
+                lapsed=partial(on_loop, lease.lapsed),
+                ended=partial(on_loop, ended.set_result, None),
+            )
+        )
+        self._vigil.begin()
+
+    def _connect_vigil(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._address(), uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+        # A renewal that a power cut takes back renewed nothing that is left.
+        connect.configure(connection, synchronous="normal")
+        return connection
+
+    def _struck(self) -> None:
+        if self._lease is not None:
+            self._lease.lapsed("it did not renew its lease in time, and others have taken its runs over")
 
     async def _inspect(self) -> None:
         # On a thread of our own kind. The loop's executor could not be shut down where the main thread has ended.
@@ -133,6 +176,7 @@ class Door:
             failpoint=self._failpoint,
             checkpoint_bytes=self._checkpoint_bytes,
             bench=self._bench,
+            struck=self._struck,
         )
 
     def _configure(self, connection: sqlite3.Connection) -> None:
@@ -155,17 +199,42 @@ class Door:
         self._bench.take(connection)
         if self._schema is not None:
             user_schema.apply(connection, user_schema.read(self._schema), self._bench, self._sql, at)
-        tables = Tables(connection, self._sql)
         connection.execute("BEGIN IMMEDIATE")
         try:
-            self._check_codec(tables)
-            number = connection.execute(self._sql["enrol"], {"name": name, "pid": os.getpid(), "at": at}).lastrowid
+            self._check_codec(Tables(connection, self._sql))
+            number = self._enrol(connection, name, at)
             connection.execute("COMMIT")
         except BaseException:
             connection.rollback()
             raise
+        return number
+
+    def _enrol(self, connection: sqlite3.Connection, name: str, at: int) -> int:
+        facts: dict[str, object] = {"name": name, "pid": os.getpid(), "at": at, "host": "", "lease": 15_000_000}
+        if self._lease is not None:
+            facts |= {"host": self._lease.host, "lease": self._lease.length}
+        number = connection.execute(self._sql["enrol"], facts).lastrowid
         assert number is not None
         return number
+
+    async def rejoin(self, name: str, at: int) -> None:
+        """Give back what this worker still holds, and begin anew as another one."""
+        writer = self._open_writer()
+        await writer.between(lambda connection: self._begin_anew(writer, connection, name, at))
+
+    def _begin_anew(self, writer: Writer, connection: sqlite3.Connection, name: str, at: int) -> None:
+        number: int | None
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            ((number,),) = connection.execute(self._sql["enrolled"], {"name": name}).fetchall() or ((None,),)
+            if number is None:  # else an earlier try of this landed, though its COMMIT failed
+                driving.release(Desk(connection, self._sql, writer.me, fenced=False), at)
+                number = self._enrol(connection, name, at)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+        writer.me, writer.commits = number, 0
 
     def _check_codec(self, tables: Tables) -> None:
         tables.change("meta_keep", {"name": "codec", "value": self._codec})
@@ -241,6 +310,8 @@ class Door:
             link.abandon()
 
     def _dismiss(self) -> None:
+        if self._vigil is not None:
+            self._vigil.end()
         if self._guardian is not None:
             self._guardian.dismiss()
 
@@ -260,6 +331,9 @@ class Door:
         await asyncio.wait([life])
         if released.exception() is None:
             failpoint("close.after_release")
+        if self._vigil is not None and self._vigil_ended is not None:
+            self._vigil.end()
+            await self._vigil_ended
         if writer.link.is_open:
             await writer.checkpoint("TRUNCATE")
         for link in self._links():

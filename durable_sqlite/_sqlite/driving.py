@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from .._records import (
     CANCEL_KEY,
@@ -149,10 +149,14 @@ def give_back(desk: Desk, hold: Hold, at: int) -> LeaseLost | None:
     return None if given else desk.lost(hold)
 
 
-def take_over(desk: Desk, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int) -> list[RunRow]:
+def take_over(
+    desk: Desk, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int, *, if_still: Mapping[int, int]
+) -> list[RunRow]:
     """Free or park the runs of dead workers, and strike those off."""
     freed: list[RunRow] = []
     for worker in dead:
+        if worker in if_still and desk.all("moved", {"no": worker}) != [(if_still[worker],)]:
+            continue
         for no, deaths, survived in desk.all("orphans", {"owner": worker}):
             ((entries,),) = desk.all("count_entries", {"run": no})
             # A new outcome is progress: the way to `crash_loop` begins anew, with this death.

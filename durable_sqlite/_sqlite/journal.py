@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from .._records import (
@@ -190,11 +190,24 @@ class SqliteJournal(Door):
         """Make a run pending again without counting a death."""
         return self._submit(lambda desk: driving.give_back(desk, hold, at))
 
+    def sound(self) -> asyncio.Future[list[WorkerRow]]:
+        """Write something, and look at all other workers."""
+        return self._submit(lambda desk: queries.workers(desk, desk.me))
+
     def take_over(
-        self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
+        self,
+        dead: Sequence[int],
+        max_recoveries: int,
+        parked_result: bytes,
+        at: int,
+        *,
+        if_still: Mapping[int, int] | None = None,
     ) -> asyncio.Future[list[RunRow]]:
         """Free the runs that dead workers drove, and strike those workers off; the runs that were freed or parked."""
-        return self._submit(lambda desk: driving.take_over(desk, dead, max_recoveries, parked_result, at))
+        still = if_still or {}
+        return self._submit(
+            lambda desk: driving.take_over(desk, dead, max_recoveries, parked_result, at, if_still=still)
+        )
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

@@ -182,4 +182,5 @@ def question_of(row: Row) -> Question:
 
 def worker_of(row: Row) -> WorkerRow:
     """A worker from a row of `workers`."""
-    return WorkerRow(*row)
+    no, name, pid, started_at, host, lease, moved, beat_at, ticked_at, holds = row
+    return WorkerRow(no, name, pid, started_at, host, lease, moved, beat_at, ticked_at, holds=bool(holds))

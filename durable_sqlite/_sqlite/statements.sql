@@ -12,11 +12,23 @@ SELECT value FROM durable_meta WHERE name = :name;
 
 -- The worker's number is what a run's owner refers to.
 -- name: enrol
-INSERT INTO durable_workers (name, pid, started_at) VALUES (:name, :pid, :at);
+INSERT INTO durable_workers (name, pid, started_at, host, lease) VALUES (:name, :pid, :at, :host, :lease);
+
+-- Whether a worker was enrolled already: what became of a COMMIT that failed.
+-- name: enrolled
+SELECT no FROM durable_workers WHERE name = :name;
 
 -- Once a batch: matches no row where the worker is fenced or struck off, and tells later whether the batch landed.
 -- name: bump
 UPDATE durable_workers SET batch = batch + 1 WHERE no = :me AND NOT fenced;
+
+-- No row where the worker was struck off. Who holds no run has nothing to renew.
+-- name: lease
+SELECT EXISTS (SELECT 1 FROM durable_runs WHERE owner = :me) FROM durable_workers WHERE no = :me AND NOT fenced;
+
+-- Renews a lease while nothing else is written. Who was struck off renews nothing.
+-- name: beat
+UPDATE durable_workers SET beats = beats + 1, beat_at = :at, ticked_at = :ticked WHERE no = :me AND NOT fenced;
 
 -- After a doubtful COMMIT: the batch landed if the count moved.
 -- name: batch
@@ -29,9 +41,15 @@ SELECT number, name, digest FROM durable_schema ORDER BY number;
 -- name: schema_apply
 INSERT INTO durable_schema (number, name, digest, applied_at) VALUES (:number, :name, :digest, :at);
 
--- Who else might be alive; the side file of each tells.
+-- Who else might be alive: the side file of each tells, or whether its counters move.
 -- name: workers
-SELECT no, name, pid, started_at FROM durable_workers WHERE no <> :me ORDER BY no;
+SELECT
+    no, name, pid, started_at, host, lease, batch + beats, beat_at, ticked_at,
+    EXISTS (SELECT 1 FROM durable_runs WHERE owner = workers.no)
+FROM durable_workers AS workers WHERE no <> :me ORDER BY no;
+
+-- name: moved
+SELECT batch + beats FROM durable_workers WHERE no = :no;
 
 -- An orderly close gives back what the worker drives: no death, and the count of deaths begins anew.
 -- name: release

@@ -71,6 +71,7 @@ class Settings:
         failpoint: Called by name at the places where a crash is tried.
         checkpoint_bytes: The size of the WAL from which it is written back.
         bench: Where bodies of transactions are called.
+        struck: Is told on the loop that this worker was struck off, whenever it was refused something.
     """
 
     path: str
@@ -80,6 +81,8 @@ class Settings:
     failpoint: Callable[[str], None] | None
     checkpoint_bytes: int
     bench: Bench
+    struck: Callable[[], None]
+    """Is told on the loop that this worker was struck off, each time when it is refused something."""
 
 
 class Writer:
@@ -98,7 +101,9 @@ class Writer:
         # The thread's own.
         self._batch: list[_Operation] = []
         self._singly = 0
-        self._commits = 0
+        self._struck = False
+        self.commits = 0
+        """How many batches were committed as this worker; any thread may look."""
         self._doubt: list[tuple[_Operation, Any]] | None = None
         self._files = None if settings.path == MEMORY else Files(settings.path)
         # The loop's own.
@@ -107,6 +112,7 @@ class Writer:
         self._bodies = 0
         self._watch: asyncio.TimerHandle | None = None
         self._told: object = None
+        self._between: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
 
     # The loop's side -------------------------------------------------------------------------------------------------
 
@@ -130,16 +136,46 @@ class Writer:
     async def serve(self, pauses: Pauses) -> None:
         """Write until `finish`, then write what is left and return."""
         patience = Patience(pauses, self._settings.path)
-        while not self._closing or self._queue:
+        while not self._closing or self._queue or self._between:
             await self._news.wait()
             self._news.clear()
-            while self._queue or self._batch:
+            while self._queue or self._batch or self._between:
+                if self._between:
+                    await self._run_between(patience)
+                    continue
                 await self._flush(patience)
                 if self._restarted:
                     # Only this batch has cut the file to its limit, and the size was taken just before.
                     self._restarted = False
                 elif self._files is not None and self._files.wal_size > self._checkpoint_at:
                     await self.checkpoint("RESTART")
+
+    def between(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Run a job that is no operation of a batch on the thread, before the next batch; again, until the storage lets it."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        if self._closing:
+            future.set_exception(EngineClosed("the journal is closed"))
+        else:
+            self._between.append((job, future))
+            self._news.set()
+        return future
+
+    async def _run_between(self, patience: Patience) -> None:
+        job, future = self._between[0]
+        try:
+            answer = await self.link.run(job)
+        except sqlite3.Error as error:
+            fault = fault_of(error)
+            if fault is not Fault.REFUSED:
+                await patience.wait(fault, error)
+                return
+            self._between.popleft()
+            future.set_exception(translate(error, path=self._settings.path))
+        else:
+            patience.over()
+            self._between.popleft()
+            if not future.done():  # its caller was cancelled; it is done all the same
+                future.set_result(answer)
 
     def finish(self) -> None:
         """Take no more operations; `serve` returns when those that were taken are written."""
@@ -153,6 +189,9 @@ class Writer:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        if self._struck:
+            self._struck = False
+            self._settings.struck()
         self._answer()
         if obstacle is None:
             patience.over()
@@ -211,6 +250,10 @@ class Writer:
         self._batch.clear()
         self._queue.clear()
         self._answer()
+        while self._between:
+            _, future = self._between.popleft()
+            if not future.done():
+                future.set_exception(error)
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -278,6 +321,7 @@ class Writer:
             desk = Desk(connection, self._settings.sql, self.me, fenced)
             for operation in group:
                 refused = fenced and operation.drives
+                self._struck |= refused
                 if operation.blame is None:
                     answers.append(_struck_off() if refused else operation.act(desk))
                     continue
@@ -300,7 +344,7 @@ class Writer:
         except sqlite3.Error as error:
             return self._not_committed(connection, group, answers, error)
         self._fail("commit.after")
-        self._commits += not fenced
+        self.commits += not fenced
         self._finish(list(zip(group, answers, strict=True)))
         return None
 
@@ -349,8 +393,8 @@ class Writer:
         self._settings.configure(connection)
         ((batch, fenced),) = connection.execute(self._settings.sql["batch"], {"me": self.me}).fetchall() or ((0, 1),)
         doubt, self._doubt = self._doubt, None
-        if doubt is not None and batch > self._commits:
-            self._commits = batch
+        if doubt is not None and batch > self.commits:
+            self.commits = batch
             self._finish(doubt)
         elif doubt and fenced:
             # A worker that is fenced leaves no trace of its commits. Its clients' writes are then applied again, which

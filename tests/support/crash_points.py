@@ -18,7 +18,7 @@ from typing import Any
 from durable_sqlite import Engine, SignalSuperseded, State, Suspend, Workflow
 from durable_sqlite._codec import load_error
 from durable_sqlite._records import Memory, Outcome
-from durable_sqlite.journal import Journal
+from durable_sqlite.journal import Journal, Lease
 from tests.campaigns.bodies.replays import check_replay
 from tests.support.memory_journal import Disk, MemoryJournal
 from tests.support.sim_loop import Crash, SimClock, SimLoop, Stuck
@@ -232,8 +232,8 @@ class _Telling:
 class _Journal(MemoryJournal):
     """The journal of one process, which first frees what the process before it left."""
 
-    async def open(self, name: str, at: int) -> None:
-        await super().open(name, at)
+    async def open(self, name: str, at: int, lease: Lease | None = None) -> None:
+        await super().open(name, at, lease)
         dead = [other.no for other in await self.workers()]
         if dead:
             await self.take_over(dead, 1_000, b"", at)

@@ -81,6 +81,11 @@ class Disk:
             self.ticks += 1
         return self.ticks
 
+    def workers(self, *, but: int) -> list[WorkerRow]:
+        """All workers except one."""
+        owners = {row.owner for row in self.runs.values()}
+        return [replace(row, holds=no in owners) for no, row in sorted(self.enrolled.items()) if no != but]
+
     # Runs ------------------------------------------------------------------------------------------------------------
 
     def by_id(self, run_id: str) -> RunRow | None:

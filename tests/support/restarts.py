@@ -33,7 +33,8 @@ async def die(engine: Engine) -> None:
     cut(engine)
     engine._let_go()
     session._closed = True
-    left = [*session.worker.abandon(), session._supervisor, session._listener]
+    watching = [task for task in (session._listener, session._guard, session._rejoining) if task is not None]
+    left = [*session.worker.abandon(), session._supervisor, *watching]
     for task in left:
         task.cancel()
     await asyncio.wait(left)

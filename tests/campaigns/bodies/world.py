@@ -19,7 +19,7 @@ from durable_sqlite._records import Entry, Memory, State
 from durable_sqlite._run import Pass
 from durable_sqlite._specs import StepCall
 from durable_sqlite._worker import Worker
-from durable_sqlite.journal import Journal
+from durable_sqlite.journal import Journal, Lease
 from tests.support.memory_journal import Disk, MemoryJournal
 from tests.support.sim_loop import Crash, SimClock, SimLoop, Stuck
 
@@ -41,9 +41,9 @@ class _Process(MemoryJournal):
 
     committed: Callable[[], None]
 
-    async def open(self, name: str, at: int) -> None:
+    async def open(self, name: str, at: int, lease: Lease | None = None) -> None:
         """Enrol, and bury the dead."""
-        await super().open(name, at)
+        await super().open(name, at, lease)
         dead = [other.no for other in await self.workers()]
         if dead:
             await self.take_over(dead, 1_000, b"", at)

@@ -16,7 +16,7 @@ from durable_sqlite._codec import Vault
 from durable_sqlite._ids import derived
 from durable_sqlite._records import Hold, IfExists, NewAnswer, NewMessage, NewRun, Request, Resumption
 from durable_sqlite.errors import LeaseLost
-from durable_sqlite.journal import Journal
+from durable_sqlite.journal import Journal, Lease
 from tests.support.memory_journal import Disk, MemoryJournal
 from tests.support.sim_loop import Crash, SimClock, SimLoop
 
@@ -107,9 +107,9 @@ class _WatchedJournal(MemoryJournal):
         self._clock = clock
         self._to_judge: Asked | None = None
 
-    async def open(self, name: str, at: int) -> None:
+    async def open(self, name: str, at: int, lease: Lease | None = None) -> None:
         """Enrol, and bury the dead."""
-        await super().open(name, at)
+        await super().open(name, at, lease)
         dead = [other.no for other in await self.workers()]
         if dead:
             await self.take_over(dead, 1_000, b"", at)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from durable_sqlite._records import Hold, RunRow, WorkerRow
 from durable_sqlite._sqlite.transactions import Given, given
 from durable_sqlite.errors import EngineClosed, LeaseLost
+from durable_sqlite.journal import Lease
 from tests.support.disk import Disk
 
 __all__ = ["Door", "lost"]
@@ -46,17 +48,31 @@ class Door:
         self._on_crash = on_crash
         self._queue: list[tuple[Callable[[], Any], bool, asyncio.Future[Any]]] = []
         self._timer: asyncio.Handle | None = None
+        self._lease: Lease | None = None
         self._closed = True
 
-    async def open(self, name: str, at: int) -> None:
+    async def open(self, name: str, at: int, lease: Lease | None = None) -> None:
         """Enrol."""
 
-        def act() -> None:
-            self.disk.last_worker += 1
-            self.me = self.disk.last_worker
-            self.disk.enrolled[self.me] = WorkerRow(self.me, name, 1, at)
-
         self._closed = False
+        self._lease = lease
+        await self._submit(lambda: self._enrol(name, at), drives=False)
+
+    def _enrol(self, name: str, at: int) -> None:
+        self.disk.last_worker += 1
+        self.me = self.disk.last_worker
+        row = WorkerRow(self.me, name, 1, at)
+        if self._lease is not None:
+            row = replace(row, host=self._lease.host, lease=self._lease.length)
+        self.disk.enrolled[self.me] = row
+
+    async def rejoin(self, name: str, at: int) -> None:
+        """Give everything back, and enrol as another worker."""
+
+        def act() -> None:
+            self._release(at)
+            self._enrol(name, at)
+
         await self._submit(act, drives=False)
 
     async def close(self, at: int) -> None:
@@ -64,15 +80,15 @@ class Door:
         if self._closed:
             return
 
-        def act() -> None:
-            for row in list(self.disk.runs.values()):
-                if row.owner == self.me:
-                    self.disk.free(row, at, deaths=0)
-            self.disk.enrolled.pop(self.me, None)
-
-        released = self._submit(act, drives=False)
+        released = self._submit(lambda: self._release(at), drives=False)
         self._closed = True
         await released
+
+    def _release(self, at: int) -> None:
+        for row in list(self.disk.runs.values()):
+            if row.owner == self.me:
+                self.disk.free(row, at, deaths=0)
+        self.disk.enrolled.pop(self.me, None)
 
     def stop(self) -> None:
         """Commit what is queued, and let go."""
@@ -128,6 +144,9 @@ class Door:
         self.disk.begin()
         # Before open has enrolled, there is nobody to be fenced.
         fenced = self.me != 0 and self._fenced()
+        if self.me in self.disk.enrolled and not fenced:
+            before = self.disk.enrolled[self.me]
+            self.disk.enrolled[self.me] = replace(before, moved=before.moved + 1)
         answers = [_struck_off() if fenced and drives else self._apply(act) for act, drives, _future in queue]
         self.disk.commits += 1
         if crash:

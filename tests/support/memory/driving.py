@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from durable_sqlite._records import (
@@ -26,6 +26,7 @@ from durable_sqlite._records import (
     State,
     Suspension,
     Wait,
+    WorkerRow,
 )
 from durable_sqlite.errors import LeaseLost
 from tests.support.disk import ENDED, Disk, is_for, is_ready
@@ -154,14 +155,27 @@ class Driving(Door):
 
         return self._submit_held(hold, act)
 
+    def sound(self) -> asyncio.Future[list[WorkerRow]]:
+        """Write something, and look at all other workers."""
+        return self._submit(lambda: self.disk.workers(but=self.me))
+
     def take_over(
-        self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
+        self,
+        dead: Sequence[int],
+        max_recoveries: int,
+        parked_result: bytes,
+        at: int,
+        *,
+        if_still: Mapping[int, int] | None = None,
     ) -> asyncio.Future[list[RunRow]]:
         """Free or park the runs of dead workers."""
 
         def act() -> list[RunRow]:
             freed: list[RunRow] = []
             for worker in dead:
+                there = self.disk.enrolled.get(worker)
+                if if_still and worker in if_still and (there is None or there.moved != if_still[worker]):
+                    continue
                 orphans = [row for row in self.disk.runs.values() if row.owner == worker]
                 freed += [self._free(row, max_recoveries, parked_result, at) for row in orphans]
                 self.disk.enrolled.pop(worker, None)

@@ -155,7 +155,7 @@ class Reads(Door):
     async def workers(self) -> list[WorkerRow]:
         """All other workers."""
         await self._alive()
-        return [worker for no, worker in sorted(self.disk.enrolled.items()) if no != self.me]
+        return self.disk.workers(but=self.me)
 
 
 def _place(each: OpenQuestion) -> tuple[int, str, str]:
