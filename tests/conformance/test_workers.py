@@ -342,6 +342,74 @@ def test_an_orderly_close_gives_runs_back_without_a_death(lab: Over) -> None:
     lab(program)
 
 
+def test_a_worker_that_begins_anew_gives_back_what_it_holds_and_is_another_one(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        _, hold = await begin(journal)
+        (before,) = await other.workers()
+        assert (before.name, before.holds) == ("worker-1", True)
+        await journal.rejoin("anew", 80)
+        run = await other.run("a")
+        assert run is not None
+        assert (run.state, run.owner, run.deaths, run.updated_at) == (State.PENDING, None, 0, 80)
+        (after,) = await other.workers()
+        assert (after.name, after.holds, after.no > before.no) == ("anew", False, True)
+        with pytest.raises(LeaseLost):
+            await journal.record(hold, entry())
+        (claimed,) = await journal.claim(["ship"], 90, 9, suspects=False)
+        await journal.record(claimed.hold, entry())
+        (after,) = await other.workers()
+        assert after.holds
+
+    lab(program)
+
+
+def test_a_worker_that_was_struck_off_begins_anew_and_drives_again(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        zombie, other = await lab.worker(), await lab.worker()
+        _, lost = await begin(zombie)
+        await other.take_over([each.no for each in await other.workers()], 9, b"{}", 30)
+        (theirs,) = await other.claim(["ship"], 40, 9, suspects=False)
+        await zombie.start(new_run("b"), IfExists.ATTACH, drive=False)
+        await zombie.rejoin("anew", 50)
+        assert [each.row.id for each in await zombie.claim(["ship"], 60, 9, suspects=False)] == ["b"]
+        with pytest.raises(LeaseLost):
+            await zombie.record(lost, entry())
+        await other.record(theirs.hold, entry())
+
+    lab(program)
+
+
+def test_a_worker_that_has_moved_since_is_not_taken_over(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        _, hold = await begin(journal)
+        (seen,) = await other.workers()
+        await journal.record(hold, entry())
+        assert await other.take_over([seen.no], 9, b"{}", 30, if_still={seen.no: seen.moved}) == []
+        await journal.record(hold, entry("s#2", seq=2))
+        (seen,) = await other.sound()
+        assert seen.holds
+        (freed,) = await other.take_over([seen.no], 9, b"{}", 30, if_still={seen.no: seen.moved})
+        assert freed.id == "a"
+        assert await other.take_over([seen.no], 9, b"{}", 30, if_still={seen.no: seen.moved}) == []
+
+    lab(program)
+
+
+def test_each_write_of_a_worker_moves_its_counters(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        seen = [each.moved for each in await other.workers()]
+        for _ in range(3):
+            await journal.sound()
+            moved = [each.moved for each in await other.workers()]
+            assert moved > seen
+            seen = moved
+
+    lab(program)
+
+
 def test_the_backlog_counts_what_waits_to_be_driven_by_workflow_and_origin(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()

@@ -158,6 +158,40 @@ def test_after_a_doubtful_commit_the_journal_looks_and_only_then_decides(tmp_pat
 
 
 @pytest.mark.parametrize("landed", [True, False])
+def test_a_worker_that_began_anew_knows_what_became_of_a_doubtful_commit(tmp_path: Path, landed: bool) -> None:
+    async def program() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            for _ in range(5):
+                await journal.sound()
+            await journal.rejoin("anew", 20)
+            started, hold = await begin(journal)
+            (script.after if landed else script.before)["COMMIT"] = [IOERR]
+            await journal.record(hold, entry())
+            assert [each.key for each in await journal.entries(started.row.no)] == ["s#1"]
+
+    asyncio.run(program())
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_commit_with_which_a_worker_begins_anew_may_be_doubtful_too(tmp_path: Path, landed: bool) -> None:
+    async def program() -> None:
+        script = Script()
+        async with (
+            opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal,
+            opened(tmp_path / "j.db") as other,
+        ):
+            await begin(journal)
+            (script.after if landed else script.before)["COMMIT"] = [IOERR]
+            await journal.rejoin("anew", 20)
+            assert [each.name for each in await other.workers()] == ["anew"]
+            (claimed,) = await journal.claim(["ship"], 30, 9, suspects=False)
+            await journal.record(claimed.hold, entry())
+
+    asyncio.run(program())
+
+
+@pytest.mark.parametrize("landed", [True, False])
 def test_doubt_about_one_of_the_operations_that_are_applied_apart(tmp_path: Path, landed: bool) -> None:
     async def main() -> None:
         script = Script()
