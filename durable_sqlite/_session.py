@@ -229,9 +229,11 @@ class Session:
         before, name = self._lifeline, self._plan.new_name()
         if self._plan.path is not None:
             self._lifeline = Lifeline(side_file(self._plan.path, name))
-        await self.journal.rejoin(name, self._plan.clock.now())
-        if before is not None:
-            before.release()
+        try:
+            await self.journal.rejoin(name, self._plan.clock.now())
+        finally:
+            if before is not None:
+                before.release()
         self.worker.come_back()
         self._plan.changed(None)
 

@@ -105,11 +105,7 @@ class Worker:
         """Drive a run that was just created and is held from its first moment on; look for one that is not."""
         if started.hold is None:
             self.look()
-        elif self._away:
-            self._around.journal.give_back(started.hold, self._around.clock.now()).add_done_callback(
-                _whatever_came_of_it
-            )
-        elif not self._closed:
+        elif not (self._closed or self._away):  # else it is given back with all the others
             workflow = self._workflows[started.row.workflow]
             claimed = Claimed(started.row, started.hold)
             self._load(Pass(self._around, self, workflow, claimed, memory=Memory(), first=True))
@@ -479,8 +475,3 @@ class Worker:
                 self._unload_at(since + self._options.unload_after)
                 return
             self._unload(run)
-
-
-def _whatever_came_of_it(write: asyncio.Future[None]) -> None:
-    """Take a refusal as read: the run was given back already."""
-    write.exception()
