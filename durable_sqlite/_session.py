@@ -30,7 +30,9 @@ __all__ = ["Plan", "Session"]
 
 logger = logging.getLogger("durable_sqlite")
 
-_LISTEN = 0.05  # seconds between two looks whether another process has written
+_LISTEN_OFTEN = 0.015  # seconds between two looks whether another process has written, while others do
+_LISTEN_SELDOM = 0.06  # seconds, while they do not
+_CALMER = 1.5  # by which the pauses grow
 _CRASH_LOOP = (
     "%d processes in a row died while they drove this run, without one new outcome. Find what kills the process, then call "
     "`resume` on the run."
@@ -258,23 +260,28 @@ class Session:
 
     async def _listen(self) -> None:
         """Hear of what other processes write, within a moment of their commit."""
-        seen = await self.journal.pulse()
+        seen, pause = await self.journal.pulse(), _LISTEN_SELDOM
         while True:
-            await asyncio.sleep(_LISTEN)
-            pulse = await self.journal.pulse()
+            # Not all at the same time: processes that are started together would look together.
+            await asyncio.sleep(pause * (0.75 + self._plan.chance.random() / 2))
+            pulse, pause = await self.journal.pulse(), min(pause * _CALMER, _LISTEN_SELDOM)
             if pulse != seen:
                 seen = pulse
                 if self._neighbours is not None:
                     self._neighbours.heard()
-                await self._hear()
+                if await self._hear():  # else it may have been this process that has written
+                    pause = _LISTEN_OFTEN
 
-    async def _hear(self) -> None:
+    async def _hear(self) -> bool:
+        """Whether what was written concerns this worker."""
+        concerns = False
         try:
             if self._plan.drives:
-                await self.worker.hear_news()
+                concerns = await self.worker.hear_news()
         except JournalError as error:
             logger.warning("what another process has written cannot be looked at now: %s", error)
         self._plan.changed(None)
+        return concerns
 
     async def _supervise(self) -> None:
         """Let go in order when the program ends without closing the engine, as `asyncio.run` then cancels every task."""

@@ -173,20 +173,21 @@ class Worker:
         """From now on, hear of runs that other processes stop."""
         self._heard, _ = await self._around.journal.stops(_NEVER)
 
-    async def hear_news(self) -> None:
-        """Another process has written: look for what it means for the runs that are driven here."""
+    async def hear_news(self) -> bool:
+        """Another process may have written: look for what it means for the runs that are driven here; whether it means any."""
         journal, now = self._around.journal, self._around.clock.now()
         self._heard, stopped = await journal.stops(self._heard)
-        for no in stopped:
-            gone = self._passes.get(no)
-            if gone is not None and not gone.ending:
-                self._unload(gone)
-                self._tell_of_end(gone.row.id)
-        if await journal.ready(self._workflows.keys(), now):
+        gone = [one for no in stopped if (one := self._passes.get(no)) is not None and not one.ending]
+        for one in gone:
+            self._unload(one)
+            self._tell_of_end(one.row.id)
+        ready = await journal.ready(self._workflows.keys(), now)
+        if ready:
             self.look()
         else:
             await self._note_next_due()  # a run may have been suspended there until some time, and nobody left to ring
-        for news in await journal.news():
+        all_news = await journal.news()
+        for news in all_news:
             run = self._passes.get(news.run)
             if run is None and self._claiming is not None:
                 self._news[news.run] = news
@@ -197,6 +198,7 @@ class Worker:
             for waiter in waiters if run_id not in self._by_id else ():
                 if not (waiter.over or waiter.at_rest):  # what rests and is awaited is pending, and claimed
                     self._around.loop.call_soon(self._deliver, waiter, False)  # noqa: FBT003 - likewise
+        return bool(gone or ready or all_news)
 
     def awaits(self, run_id: str, waiter: Pass) -> None:
         """Let a pass hear of the end of a run."""

@@ -235,6 +235,9 @@ class Journal(Protocol):
     ) -> asyncio.Future[list[Claimed]]:
         """Take up to `limit` runs that are pending, or suspended and due, oldest due first.
 
+        Where there are more, each workflow gets as many as any other, and of its own the oldest due: a long queue of one
+        does not hold up the others.
+
         Args:
             workflows: Names of the workflows that this process knows.
             now: The time that decides what is due.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from .._records import (
@@ -22,13 +23,13 @@ from .._records import (
 )
 from ..errors import LeaseLost
 from .desk import Desk, Held
-from .rows import request_of
+from .rows import Row, request_of
 
 __all__ = ["claim", "end", "give_back", "reclaim", "release", "suspend", "take_over"]
 
 
 def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool) -> list[Claimed]:
-    """Take runs that are ready, oldest due first."""
+    """Take runs that are ready: as many of each workflow as of any other, and of these the oldest due."""
     limit = min(limit, 1) if suspects else limit
     asked = {"workflows": json.dumps(sorted(workflows)), "now": now, "limit": limit, "suspects": suspects}
     ready = desk.all("claim_paused", asked)
@@ -36,7 +37,17 @@ def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspe
         ready += desk.all("claim_suspect", asked)
     else:
         ready += desk.all("claim_pending", asked) + desk.all("claim_due", asked)
-    return [_take(desk, no, now) for _due, no in sorted(ready)[:limit]]
+    return [_take(desk, no, now) for no in _in_turn(ready, limit)]
+
+
+def _in_turn(ready: list[Row], limit: int) -> list[int]:
+    """Who of those that are ready comes to be driven: a long queue of one workflow does not hold up the others."""
+    before: Counter[str] = Counter()
+    places: list[tuple[int, int, int]] = []
+    for due, no, workflow in sorted(ready):
+        places.append((before[workflow], due, no))
+        before[workflow] += 1
+    return [no for _due, no in sorted((due, no) for _place, due, no in sorted(places)[:limit])]
 
 
 def _take(desk: Desk, no: int, now: int) -> Claimed:

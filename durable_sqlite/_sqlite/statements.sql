@@ -356,46 +356,42 @@ WHERE run = :run AND key = :key AND answer = :answer;
 -- Driving -------------------------------------------------------------------------------------------------------------
 
 -- The oldest pending runs of each workflow: a short walk along the index for each, so that runs of unknown workflows,
--- however many, cost nothing.
+-- however many, cost nothing. Up to the limit of each: who gets its turn is decided among all of them.
 -- name: claim_pending
-SELECT r.updated_at, r.no
+SELECT r.updated_at, r.no, r.workflow
 FROM json_each(:workflows) AS w
 JOIN durable_runs AS r ON r.no IN (
     SELECT p.no FROM durable_runs AS p
     WHERE p.workflow = w.value AND p.state = 'pending' AND p.deaths < 2
-    ORDER BY p.updated_at, p.no LIMIT :limit)
-ORDER BY r.updated_at, r.no LIMIT :limit;
+    ORDER BY p.updated_at, p.no LIMIT :limit);
 
 -- The same for suspended runs whose time has come.
 -- name: claim_due
-SELECT r.due_at, r.no
+SELECT r.due_at, r.no, r.workflow
 FROM json_each(:workflows) AS w
 JOIN durable_runs AS r ON r.no IN (
     SELECT p.no FROM durable_runs AS p
     WHERE p.workflow = w.value AND p.state = 'suspended' AND p.due_at IS NOT NULL AND p.due_at <= :now
-    ORDER BY p.due_at, p.no LIMIT :limit)
-ORDER BY r.due_at, r.no LIMIT :limit;
+    ORDER BY p.due_at, p.no LIMIT :limit);
 
 -- The same for paused runs whose deadline has come. Unlike a suspended one, a paused run may be a suspect.
 -- name: claim_paused
-SELECT r.due_at, r.no
+SELECT r.due_at, r.no, r.workflow
 FROM json_each(:workflows) AS w
 JOIN durable_runs AS r ON r.no IN (
     SELECT p.no FROM durable_runs AS p
     WHERE p.workflow = w.value AND p.state = 'paused' AND p.due_at IS NOT NULL AND p.due_at <= :now
         AND (p.deaths >= 2) = :suspects
-    ORDER BY p.due_at, p.no LIMIT :limit)
-ORDER BY r.due_at, r.no LIMIT :limit;
+    ORDER BY p.due_at, p.no LIMIT :limit);
 
 -- The same for runs whose owners keep dying: one, so that it takes no neighbour with it.
 -- name: claim_suspect
-SELECT r.updated_at, r.no
+SELECT r.updated_at, r.no, r.workflow
 FROM json_each(:workflows) AS w
 JOIN durable_runs AS r ON r.no IN (
     SELECT p.no FROM durable_runs AS p
     WHERE p.workflow = w.value AND p.state = 'pending' AND p.deaths >= 2
-    ORDER BY p.updated_at, p.no LIMIT 1)
-ORDER BY r.updated_at, r.no LIMIT 1;
+    ORDER BY p.updated_at, p.no LIMIT 1);
 
 -- The write lock is held since the look, so nobody was faster. A paused run whose deadline has come is not to be paused
 -- any more: it is to end.

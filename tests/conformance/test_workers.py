@@ -397,6 +397,27 @@ def test_a_worker_that_has_moved_since_is_not_taken_over(lab: Over) -> None:
     lab(program)
 
 
+def test_a_long_queue_of_one_workflow_does_not_hold_up_the_others(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        for number in range(8):
+            await journal.start(new_run(f"a{number}", workflow="ship", at=number), IfExists.ATTACH, drive=False)
+        _, hold = await begin(journal, "b0", workflow="sail")
+        await journal.suspend(hold, rest(wait(deadline=20), at=15))
+        await journal.start(new_run("b1", workflow="sail", at=21), IfExists.ATTACH, drive=False)
+        await journal.start(new_run("c0", workflow="row", at=22), IfExists.ATTACH, drive=False)
+        names = ["ship", "sail", "row"]
+        claims = [await journal.claim(names, 30, 4, suspects=False) for _ in range(4)]
+        assert [[each.row.id for each in claimed] for claimed in claims] == [
+            ["a0", "a1", "b0", "c0"],
+            ["a2", "a3", "a4", "b1"],
+            ["a5", "a6", "a7"],
+            [],
+        ]
+
+    lab(program)
+
+
 def test_each_write_of_a_worker_moves_its_counters(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal, other = await lab.worker(), await lab.worker()

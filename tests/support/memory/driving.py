@@ -47,12 +47,19 @@ class Driving(Door):
         """Take runs that are ready."""
 
         def act() -> list[Claimed]:
-            ready = sorted(
-                (row.updated_at if row.due_at is None else row.due_at, row.no)
-                for row in self.disk.runs.values()
-                if row.workflow in workflows and is_ready(row, now) and (row.deaths >= 2) == suspects
-            )
-            return [self._take(no, now) for _due, no in ready[: 1 if suspects else limit]]
+            queues: dict[str, list[tuple[int, int]]] = {}
+            for row in self.disk.runs.values():
+                if row.workflow in workflows and is_ready(row, now) and (row.deaths >= 2) == suspects:
+                    due = row.updated_at if row.due_at is None else row.due_at
+                    queues.setdefault(row.workflow, []).append((due, row.no))
+            for queue in queues.values():
+                queue.sort()
+            chosen: list[tuple[int, int]] = []
+            while len(chosen) < (1 if suspects else limit) and any(queues.values()):
+                # One of each workflow in turn, the oldest of them first.
+                turn = sorted(queue.pop(0) for queue in queues.values() if queue)
+                chosen += turn[: (1 if suspects else limit) - len(chosen)]
+            return [self._take(no, now) for _due, no in sorted(chosen)]
 
         return self._submit(act)
 
