@@ -8,9 +8,8 @@ import statistics
 import sys
 from pathlib import Path
 
-from benchmarks.measure import figures, once
+from benchmarks.measure import FIGURES, figures, once
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.waits import FIGURES
 
 _HELP = (
     "Each figure is a median over rounds in fresh processes, ours and the limit in turn; the ratio is the one to quote."

@@ -6,10 +6,12 @@ import multiprocessing
 import tempfile
 from pathlib import Path
 
+from benchmarks import processes, waits
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.waits import FIGURES
 
-__all__ = ["figures", "once"]
+__all__ = ["FIGURES", "figures", "once"]
+
+FIGURES = {**waits.FIGURES, **processes.FIGURES}
 
 _SECONDS = "seconds"
 

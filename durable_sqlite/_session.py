@@ -103,6 +103,8 @@ class Session:
         self._listener: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         self._rejoining: asyncio.Task[None] | None = None
+        self._left: set[str] = set()
+        """The workflows whose runs are left to others, and of which that was said."""
         self._closed = False
 
     async def open(self) -> None:
@@ -250,13 +252,23 @@ class Session:
         """Find the code of the runs that wait, and say which runs must go on waiting for want of it."""
         for name, origin, number in await self.journal.backlog():
             if not self.recognise(name, origin):
-                logger.warning(
-                    "%d run(s) of workflow %s (defined in %s) wait: this process does not know it. Import its module before "
-                    "opening the engine, or give Engine(workflows=[...]).",
-                    number,
-                    name,
-                    origin,
-                )
+                self._leave(name, origin, f"{number} run(s)")
+
+    async def _know_what_has_come(self) -> None:
+        """The same for what other processes have started since."""
+        for name, origin in await self.journal.strangers([*self.worker.known(), *self._left]):
+            if not self.recognise(name, origin):
+                self._leave(name, origin, "runs")
+
+    def _leave(self, name: str, origin: str, runs: str) -> None:
+        self._left.add(name)
+        logger.warning(
+            "%s of workflow %s (defined in %s) wait: this process does not know it. Import its module before opening the "
+            "engine, or give Engine(workflows=[...]).",
+            runs,
+            name,
+            origin,
+        )
 
     async def _listen(self) -> None:
         """Hear of what other processes write, within a moment of their commit."""
@@ -277,6 +289,7 @@ class Session:
         concerns = False
         try:
             if self._plan.drives:
+                await self._know_what_has_come()
                 concerns = await self.worker.hear_news()
         except JournalError as error:
             logger.warning("what another process has written cannot be looked at now: %s", error)

@@ -99,6 +99,10 @@ class Worker:
         """The workflow of this name, if this process has it."""
         return self._workflows.get(name)
 
+    def known(self) -> list[str]:
+        """The names of the workflows that this process has."""
+        return list(self._workflows)
+
     # What happens ----------------------------------------------------------------------------------------------------
 
     def started(self, started: Started) -> None:

@@ -463,6 +463,13 @@ class Journal(Protocol):
         """Name, origin and number of the runs that nobody drives and that have not stopped, by workflow."""
         ...
 
+    async def strangers(self, known: Collection[str]) -> list[tuple[str, str]]:
+        """Name and origin of the workflows besides those known of which there are runs that `backlog` counts.
+
+        Cheap however many runs there are. Where runs of one workflow have several origins, it is one of them.
+        """
+        ...
+
     async def workers(self) -> list[WorkerRow]:
         """All other workers that are enrolled, dead or alive."""
         ...

@@ -279,6 +279,10 @@ class SqliteJournal(Door):
         """Name, origin and number of the pending or due-to-come runs, by workflow."""
         return await self._read(queries.backlog)
 
+    async def strangers(self, known: Collection[str]) -> list[tuple[str, str]]:
+        """Name and origin of the workflows besides those known of which there are runs that nobody drives."""
+        return await self._read(lambda tables: queries.strangers(tables, known))
+
     async def workers(self) -> list[WorkerRow]:
         """All other workers that are enrolled, dead or alive."""
         me = self._open_writer().me

@@ -43,6 +43,7 @@ __all__ = [
     "runs",
     "snapshot",
     "stops",
+    "strangers",
     "waits",
     "workers",
 ]
@@ -209,6 +210,11 @@ def next_due(tables: Tables, workflows: Collection[str]) -> int | None:
 def backlog(tables: Tables) -> list[tuple[str, str, int]]:
     """What waits to be driven, by workflow and origin."""
     return [(workflow, origin, number) for workflow, origin, number in tables.all("backlog", {})]
+
+
+def strangers(tables: Tables, known: Collection[str]) -> list[tuple[str, str]]:
+    """The workflows besides those known of which there are runs that nobody drives."""
+    return [(name, origin) for name, origin in tables.all("strangers", {"workflows": json.dumps(sorted(known))})]
 
 
 def workers(tables: Tables, me: int) -> list[WorkerRow]:

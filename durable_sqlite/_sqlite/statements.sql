@@ -782,6 +782,25 @@ SELECT workflow, origin, count(*) FROM durable_runs
 WHERE state IN ('pending', 'suspended', 'paused')
 GROUP BY workflow, origin ORDER BY workflow, origin;
 
+-- The workflows that this process does not know, one look at the index for each name: asked whenever somebody has written.
+-- name: strangers
+WITH RECURSIVE below (state, workflow) AS (
+    SELECT s.value, (SELECT min(workflow) FROM durable_runs WHERE state = s.value)
+    FROM json_each('["pending", "suspended", "paused"]') AS s
+    UNION ALL
+    SELECT
+        below.state,
+        (SELECT min(r.workflow) FROM durable_runs AS r WHERE r.state = below.state AND r.workflow > below.workflow)
+    FROM below WHERE below.workflow IS NOT NULL
+)
+SELECT workflow, min(origin) FROM (
+    SELECT
+        below.workflow,
+        (SELECT r.origin FROM durable_runs AS r WHERE r.state = below.state AND r.workflow = below.workflow LIMIT 1)
+            AS origin
+    FROM below WHERE below.workflow IS NOT NULL AND below.workflow NOT IN (SELECT value FROM json_each(:workflows))
+) GROUP BY workflow ORDER BY workflow;
+
 -- Transactions of the application -------------------------------------------------------------------------------------
 
 -- What the journal itself has made: nothing else has such a name.

@@ -260,3 +260,35 @@ def test_the_journal_says_which_start_of_which_machine_a_worker_runs_on(tmp_path
             assert first != second
 
     asyncio.run(scenario())
+
+
+def test_a_worker_drives_what_a_client_starts_if_the_module_of_the_workflow_is_imported(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db"), Engine(tmp_path / "j.db", drive=False) as client:
+            run = await nap.options(id="x", engine=client).start(0)
+            assert await run.result(timeout=20) == "awake"
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_leaves_what_it_does_not_know_alone_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow
+    async def foreign() -> str:
+        return "driven"
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db"), Engine(tmp_path / "j.db", drive=False) as client:
+            runs = [await foreign.options(id=name, engine=client).start() for name in "ab"]
+            await until(lambda: "runs of workflow foreign" in caplog.text)
+            runs.append(await foreign.options(id="c", engine=client).start())
+            known = await nap.options(id="x", engine=client).start(0)
+            assert await known.result(timeout=20) == "awake", "the others flow"
+            assert [(await run.info()).state for run in runs] == [State.PENDING] * 3
+        async with Engine(tmp_path / "j.db", workflows=[foreign]) as engine:
+            assert await engine.run("c").result(timeout=20) == "driven"
+
+    asyncio.run(scenario())
+    assert caplog.text.count("does not know it") == 1
+    assert "Engine(workflows=[...])" in caplog.text

@@ -27,6 +27,7 @@ from tests.conformance.adapters import Lab
 from tests.support.journals import (
     asked,
     begin,
+    completed,
     entry,
     look,
     new_answer,
@@ -338,6 +339,27 @@ def test_an_orderly_close_gives_runs_back_without_a_death(lab: Over) -> None:
         assert (run.state, run.owner, run.deaths, run.updated_at) == (State.PENDING, None, 0, 80)
         assert await other.workers() == []
         assert [each.row.id for each in await other.claim(["ship"], 90, 9, suspects=False)] == ["a"]
+
+    lab(program)
+
+
+def test_the_workflows_that_a_process_does_not_know_are_found_among_however_many_runs(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        assert await journal.strangers([]) == []
+        for name, workflow in (("a", "ship"), ("b", "ship"), ("c", "sail"), ("d", "row"), ("e", "sail")):
+            await journal.start(new_run(name, workflow=workflow, origin=f"m:{workflow}"), IfExists.ATTACH, drive=False)
+        _, sleeping = await begin(journal, "f", workflow="dive")
+        await journal.suspend(sleeping, rest(wait(deadline=9), at=1))
+        await begin(journal, "g", workflow="fly")  # somebody drives it, so it is known there
+        _, over = await begin(journal, "h", workflow="walk")
+        await journal.end(over, completed())
+        assert await journal.strangers(["sail", "other"]) == [
+            ("dive", "shop.ship"),
+            ("row", "m:row"),
+            ("ship", "m:ship"),
+        ]
+        assert await journal.strangers(["sail", "ship", "dive", "row"]) == []
 
     lab(program)
 

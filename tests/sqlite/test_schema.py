@@ -162,6 +162,7 @@ def test_a_recorded_step_costs_one_row_of_less_than_200_bytes(tmp_path: Path) ->
 SCANS_ON_PURPOSE = {
     "tick_now": "there is one row",
     "workers": "there are as many rows as open engines",
+    "strangers": "the states and names that were given, which are few",
     "schema_applied": "there are as many rows as files",
     "newest_first": "the whole list, in the order of the key",
     "oldest_first": "the whole list, in the order of the key",

@@ -152,6 +152,11 @@ class Reads(Door):
                 counts[row.workflow, row.origin] = counts.get((row.workflow, row.origin), 0) + 1
         return [(workflow, origin, number) for (workflow, origin), number in sorted(counts.items())]
 
+    async def strangers(self, known: Collection[str]) -> list[tuple[str, str]]:
+        """The workflows besides those known."""
+        found = {name: origin for name, origin, _ in reversed(await self.backlog()) if name not in known}
+        return sorted(found.items())
+
     async def workers(self) -> list[WorkerRow]:
         """All other workers."""
         await self._alive()
