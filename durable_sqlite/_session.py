@@ -106,7 +106,8 @@ class Session:
         self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
         if self._plan.path is not None:
             await self.worker.attend()
-            self._listener = self.loop.create_task(self._listen(), name="durable_sqlite listener")
+            listening = self._listen(await self.journal.pulse())
+            self._listener = self.loop.create_task(listening, name="durable_sqlite listener")
         if self._plan.drives:
             await self._bury_the_dead()
             for workflow in self._plan.workflows:
@@ -188,22 +189,27 @@ class Session:
                     origin,
                 )
 
-    async def _listen(self) -> None:
-        """Hear of what other processes write, within a moment of their commit."""
-        seen = await self.journal.pulse()
+    async def _listen(self, seen: int) -> None:
+        """Hear of what other processes write after the pulse `seen`, within a moment of their commit."""
+        said = False
         while True:
             await asyncio.sleep(_LISTEN)
-            pulse = await self.journal.pulse()
-            if pulse != seen:
-                seen = pulse
-                await self._hear()
+            try:
+                pulse = await self.journal.pulse()
+                if pulse != seen:
+                    await self._hear()
+                    seen = pulse  # not before: what cannot be looked at now is looked at when that heals
+                said = False
+            except JournalError as error:
+                if not said:
+                    logger.warning(
+                        "what other processes write cannot be looked at now, and is tried again until it can: %s", error
+                    )
+                said = True
 
     async def _hear(self) -> None:
-        try:
-            if self._plan.drives:
-                await self.worker.hear_news()
-        except JournalError as error:
-            logger.warning("what another process has written cannot be looked at now: %s", error)
+        if self._plan.drives:
+            await self.worker.hear_news()
         self._plan.changed(None)
 
     async def _supervise(self) -> None:
