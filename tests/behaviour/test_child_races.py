@@ -241,6 +241,29 @@ def test_a_child_whose_parent_ends_while_it_is_being_started_is_asked_to_end(mon
     asyncio.run(scenario())
 
 
+def test_whoever_waits_for_a_run_in_memory_goes_on_there_though_another_who_waited_for_it_has_gone() -> None:
+    passes: list[str] = []
+
+    @workflow
+    async def waits(name: str) -> str:
+        passes.append(name)
+        return await child.run("kid").result()
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock, unload_after=10_000) as engine:
+            await child.options(id="kid").start("kid", 100)
+            goes, stays = await waits.start("goes"), await waits.start("stays")
+            await quiet(engine)
+            await goes.cancel()
+            await ended(goes, RunCancelled)
+            clock.advance(100)
+            assert await stays.result(timeout=20) == "kid is done"
+
+    asyncio.run(scenario())
+    assert passes == ["goes", "stays"]
+
+
 def test_a_child_that_is_given_up_while_it_is_being_started_ends_and_the_parent_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
