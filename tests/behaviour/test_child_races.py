@@ -10,6 +10,7 @@ import pytest
 from durable_sqlite import (
     Engine,
     Kind,
+    Run,
     RunCancelled,
     RunFailed,
     State,
@@ -20,7 +21,7 @@ from durable_sqlite import (
 )
 from tests.support.clock import ManualClock
 from tests.support.families import becomes
-from tests.support.gates import Gate
+from tests.support.gates import Gate, eventually
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
@@ -277,6 +278,9 @@ def test_a_child_that_is_given_up_while_it_is_being_started_ends_and_the_parent_
             await sleep(100)
         return "went on"
 
+    async def gave_up(run: Run[str]) -> bool:
+        return any(entry.kind is Kind.TIMER for entry in await run.history())
+
     async def scenario() -> None:
         clock = ManualClock()
         async with Engine(":memory:", clock=clock) as engine:
@@ -286,7 +290,7 @@ def test_a_child_that_is_given_up_while_it_is_being_started_ends_and_the_parent_
             clock.advance(1)
             await gate.reached()
             clock.advance(10)
-            await asyncio.sleep(0.05)
+            await eventually(lambda: gave_up(run))
             gate.open()
             await ended(engine.run("kid"), RunCancelled)
             assert (await run.info()).state in {State.RUNNING, State.SUSPENDED}
