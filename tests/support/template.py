@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
+from durable_sqlite import Engine
 from durable_sqlite._sqlite import door, migrate
 
 __all__ = ["Template"]
@@ -20,6 +21,7 @@ class Template:
     def __init__(self) -> None:
         self._migrate = migrate.migrate
         self._known = migrate.read(migrate.find())
+        self._no_failpoints = {door._nothing, Engine(":memory:")._failpoint}
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
             self._migrate(connection, self._known, path=":memory:", failpoint=door._nothing)
             made = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY rowid"
@@ -35,7 +37,7 @@ class Template:
         failpoint: Callable[[str], None],
     ) -> None:
         """Apply what the journal lacks."""
-        if failpoint is door._nothing and list(migrations) == self._known and migrate._version(connection) == 0:
+        if failpoint in self._no_failpoints and list(migrations) == self._known and migrate._version(connection) == 0:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 if migrate._version(connection) == 0:  # again: another process may have been faster
