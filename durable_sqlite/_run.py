@@ -562,12 +562,11 @@ class Pass:
                 self._crew.start(call, call.step)
             return
         assert call.wish is not None
+        assert call.wish.errand is not None  # a mere wait has nothing to begin, and is never fresh
         self._leftovers.begun(call)
         match call.wish.errand:
             case AskQuestion() as question:
                 self._errands.ask(call, question)
-            case None:
-                pass
             case errand:
                 self._errands.begin(call, errand)
 

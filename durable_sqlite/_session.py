@@ -126,7 +126,8 @@ class Session:
         self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
         if self._plan.path is not None:
             await self.worker.attend()
-            self._listener = self.loop.create_task(self._listen(), name="durable_sqlite listener")
+            listening = self._listen(await self.journal.pulse())
+            self._listener = self.loop.create_task(listening, name="durable_sqlite listener")
         if self._plan.drives:
             if self._neighbours is not None:
                 self._taken_over(await self._neighbours.look())
@@ -270,29 +271,35 @@ class Session:
             origin,
         )
 
-    async def _listen(self) -> None:
-        """Hear of what other processes write, within a moment of their commit."""
-        seen, pause = await self.journal.pulse(), _LISTEN_SELDOM
+    async def _listen(self, seen: int) -> None:
+        """Hear of what other processes write after the pulse `seen`, within a moment of their commit."""
+        said, pause = False, _LISTEN_SELDOM
         while True:
             # Not all at the same time: processes that are started together would look together.
             await asyncio.sleep(pause * (0.75 + self._plan.chance.random() / 2))
-            pulse, pause = await self.journal.pulse(), min(pause * _CALMER, _LISTEN_SELDOM)
-            if pulse != seen:
-                seen = pulse
-                if self._neighbours is not None:
-                    self._neighbours.heard()
-                if await self._hear():  # else it may have been this process that has written
+            pause = min(pause * _CALMER, _LISTEN_SELDOM)
+            try:
+                pulse = await self.journal.pulse()
+                if pulse != seen and await self._hear():  # else it may have been this process that has written
                     pause = _LISTEN_OFTEN
+            except JournalError as error:
+                # What was not heard now is heard at a later look: `seen` stays.
+                if not said:
+                    said = True
+                    logger.warning(
+                        "what other processes write cannot be looked at now, and is tried again until it can: %s", error
+                    )
+            else:
+                seen, said = pulse, False
 
     async def _hear(self) -> bool:
         """Whether what was written concerns this worker."""
         concerns = False
-        try:
-            if self._plan.drives:
-                await self._know_what_has_come()
-                concerns = await self.worker.hear_news()
-        except JournalError as error:
-            logger.warning("what another process has written cannot be looked at now: %s", error)
+        if self._neighbours is not None:
+            self._neighbours.heard()
+        if self._plan.drives:
+            await self._know_what_has_come()
+            concerns = await self.worker.hear_news()
         self._plan.changed(None)
         return concerns
 

@@ -69,11 +69,6 @@ class Transaction(Decorated, Generic[P, R]):
         return self._spec.plain
 
     @property
-    def returns(self) -> Any:
-        """How its results are stored."""
-        return self._spec.parameters.returns
-
-    @property
     def budget(self) -> int:
         """Microseconds after which its SQL is interrupted."""
         return self._spec.timeout or _BUDGET

@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,17 +21,18 @@ SERVED = "served: cup 1, cup 2, cup 3, cup 4, cup 5"
 TODAY = "today: Oslo 22°, Accra 23°, Lima 22°, Hanoi 23°"
 
 
-def test_the_first_example_killed_in_the_middle_goes_on_with_the_step_it_was_at(tmp_path: Path) -> None:
+def rarely(*places: object) -> list[Any]:
+    """Places to kill at that are kept for campaigns: an example takes seconds, so that people can follow it."""
+    return [pytest.param(place, marks=pytest.mark.campaign) for place in places]
+
+
+def test_the_first_example_killed_in_the_middle_goes_on_with_the_step_it_was_at_and_runs_nothing_after_its_end(
+    tmp_path: Path,
+) -> None:
     journal = tmp_path / "first.db"
     assert killed_at("brewing cup 3", [FIRST, journal]) == ["brewing cup 1", "brewing cup 2", "brewing cup 3"]
     again = python(FIRST, journal).splitlines()
     assert again == ["brewing cup 3", "brewing cup 4", "brewing cup 5", SERVED]
-
-
-def test_the_first_example_started_after_its_end_runs_nothing_again(tmp_path: Path) -> None:
-    journal = tmp_path / "first.db"
-    killed_at("brewing cup 5", [FIRST, journal])
-    assert python(FIRST, journal).splitlines() == ["brewing cup 5", SERVED]
     assert python(FIRST, journal).splitlines() == [SERVED]
 
 
@@ -61,7 +63,7 @@ def test_what_the_readme_shows_of_an_example_stands_in_it(path: Path) -> None:
         assert part.rstrip("\n") in example
 
 
-@pytest.mark.parametrize("line", ["measuring Oslo at 6", "measuring Lima at 18", "rendering Hanoi"])
+@pytest.mark.parametrize("line", ["measuring Lima at 18", *rarely("measuring Oslo at 6", "rendering Hanoi")])
 def test_branches_killed_in_the_middle_get_their_own_results(tmp_path: Path, line: str) -> None:
     journal = tmp_path / "branches.db"
     before = killed_at(line, [BRANCHES, journal])
@@ -84,7 +86,7 @@ def _all_effects() -> set[str]:
     }
 
 
-@pytest.mark.parametrize("booking", [1, 5, 9])
+@pytest.mark.parametrize("booking", [5, *rarely(1, 9)])
 def test_the_transfer_example_killed_in_the_middle_keeps_the_sum_and_books_each_transfer_once(
     tmp_path: Path, booking: int
 ) -> None:

@@ -296,8 +296,6 @@ class _Door:
 
     def _meaning(self, error: sqlite3.Error, sql: str = "") -> BaseException:
         """What an error of SQLite's is to the body, and to what comes after it."""
-        if error is self.over or error is self.trouble:
-            return error
         told = self._translate(error, sql)
         if told is not error:
             told.__cause__ = error

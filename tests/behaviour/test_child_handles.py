@@ -316,6 +316,25 @@ def test_a_second_wait_for_a_run_that_goes_on_again_waits_for_its_new_end(unload
     asyncio.run(scenario())
 
 
+def test_two_branches_that_wait_for_one_run_both_hear_of_its_end() -> None:
+    @workflow
+    async def flow() -> list[str]:
+        handle = await naps.start(10)
+        return list(await asyncio.gather(handle.result(), handle.result()))
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock, unload_after=10_000) as engine:
+            run = await flow.start()
+            await quiet(engine)
+            clock.advance(10)
+            assert await run.result(timeout=20) == ["awake", "awake"]
+            keys = [entry.key for entry in await run.history() if entry.kind is Kind.RUN]
+            assert len(set(keys)) == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_wait_by_handle_that_is_given_up_leaves_the_run_alone() -> None:
     @workflow
     async def flow() -> str:

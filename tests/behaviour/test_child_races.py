@@ -10,6 +10,7 @@ import pytest
 from durable_sqlite import (
     Engine,
     Kind,
+    Run,
     RunCancelled,
     RunFailed,
     State,
@@ -20,7 +21,7 @@ from durable_sqlite import (
 )
 from tests.support.clock import ManualClock
 from tests.support.families import becomes
-from tests.support.gates import Gate
+from tests.support.gates import Gate, eventually
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
@@ -241,6 +242,29 @@ def test_a_child_whose_parent_ends_while_it_is_being_started_is_asked_to_end(mon
     asyncio.run(scenario())
 
 
+def test_whoever_waits_for_a_run_in_memory_goes_on_there_though_another_who_waited_for_it_has_gone() -> None:
+    passes: list[str] = []
+
+    @workflow
+    async def waits(name: str) -> str:
+        passes.append(name)
+        return await child.run("kid").result()
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock, unload_after=10_000) as engine:
+            await child.options(id="kid").start("kid", 100)
+            goes, stays = await waits.start("goes"), await waits.start("stays")
+            await quiet(engine)
+            await goes.cancel()
+            await ended(goes, RunCancelled)
+            clock.advance(100)
+            assert await stays.result(timeout=20) == "kid is done"
+
+    asyncio.run(scenario())
+    assert passes == ["goes", "stays"]
+
+
 def test_a_child_that_is_given_up_while_it_is_being_started_ends_and_the_parent_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -254,6 +278,9 @@ def test_a_child_that_is_given_up_while_it_is_being_started_ends_and_the_parent_
             await sleep(100)
         return "went on"
 
+    async def gave_up(run: Run[str]) -> bool:
+        return any(entry.kind is Kind.TIMER for entry in await run.history())
+
     async def scenario() -> None:
         clock = ManualClock()
         async with Engine(":memory:", clock=clock) as engine:
@@ -263,7 +290,7 @@ def test_a_child_that_is_given_up_while_it_is_being_started_ends_and_the_parent_
             clock.advance(1)
             await gate.reached()
             clock.advance(10)
-            await asyncio.sleep(0.05)
+            await eventually(lambda: gave_up(run))
             gate.open()
             await ended(engine.run("kid"), RunCancelled)
             assert (await run.info()).state in {State.RUNNING, State.SUSPENDED}

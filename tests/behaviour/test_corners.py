@@ -28,8 +28,9 @@ from durable_sqlite import (
 )
 from tests.behaviour import sample_steps
 from tests.support.clock import ManualClock
+from tests.support.gates import session_of
 from tests.support.restarts import quiet
-from tests.support.stage import Stage, ended
+from tests.support.stage import Stage, ended, until
 
 effects: list[str] = []
 
@@ -288,6 +289,32 @@ def test_a_claim_that_fails_is_logged_and_the_next_one_works(
 
     assert issubclass(LeaseLost, JournalError)
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("verb", ["pulse", "stops", "news"])
+def test_what_another_process_has_written_while_the_storage_could_not_be_read_is_heard_when_that_heals(
+    tmp_path: Path, verb: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    async def fail(*_args: object) -> Any:
+        looks.append(verb)
+        raise JournalError("the disk is on fire")
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine, Engine(tmp_path / "j.db", drive=False) as client:
+            run = await naps.start()
+            await quiet(engine)
+            with monkeypatch.context() as patch:
+                patch.setattr(session_of(engine).journal, verb, fail)
+                await client.run(run.id).cancel(reason="enough")
+                await until(lambda: len(looks) >= 2)
+            assert (await ended(run, RunCancelled)).reason == "enough"
+
+    asyncio.run(scenario())
+    assert len(caplog.records) == 1, "it is said once, not at each look"
+    assert "the disk is on fire" in caplog.text
 
 
 def test_another_process_is_told_apart_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from durable_sqlite import Engine, RunParked, sleep, step, workflow
+from durable_sqlite import Engine, Outcome, RunParked, Signal, sleep, step, workflow
 from tests.support.clock import ManualClock
 from tests.support.restarts import quiet
 from tests.support.stage import Stage, ended
 
 effects: list[int] = []
+
+
+class Reminder(Signal):
+    pass
 
 
 @step
@@ -97,5 +101,25 @@ def test_timers_count_as_entries_too() -> None:
             clock.advance(1)
             assert (await ended(run, RunParked)).reason == "max_entries"
             assert len(await run.history()) == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_wait_for_which_nothing_came_in_time_counts_as_an_entry_too() -> None:
+    clock = ManualClock()
+
+    @workflow
+    async def asks_again() -> None:
+        while True:
+            await Reminder.wait(timeout=1)
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, max_entries=2) as engine:
+            run = await asks_again.start()
+            for _ in range(3):
+                await quiet(engine)
+                clock.advance(1)
+            assert (await ended(run, RunParked)).reason == "max_entries"
+            assert [entry.outcome for entry in await run.history()] == [Outcome.TIMEOUT] * 2
 
     asyncio.run(scenario())

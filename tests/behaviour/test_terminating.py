@@ -27,7 +27,7 @@ from durable_sqlite import (
     workflow,
 )
 from tests.support.clock import ManualClock
-from tests.support.gates import session_of
+from tests.support.gates import Gate, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
@@ -449,3 +449,64 @@ def test_a_run_that_is_terminated_while_its_owner_is_dead_is_never_driven_again(
     asyncio.run(scenario())
     assert stage.began == ["slow"]
     assert effects == []
+
+
+def test_a_run_that_is_terminated_before_it_hears_that_mail_forbade_its_rest_looks_for_none(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    """The commit that was to suspend it has found a message, and its body is gone before that answer comes."""
+
+    @workflow
+    async def flow() -> int:
+        await slow()
+        return (await TerminatingPaid.wait()).number
+
+    def unheard(_row: object) -> None:
+        """Let the engine not know of the message."""
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=ManualClock()) as engine:
+            run = await flow.start()
+            await stage.seen("slow")
+            with monkeypatch.context() as patch:
+                patch.setattr(session_of(engine).worker, "mailed", unheard)
+                await run.signal(TerminatingPaid(number=7))
+            suspend, looks = Gate(engine, "suspend", monkeypatch), Gate(engine, "mail", monkeypatch)
+            looks.open()
+            stage.let("slow")
+            await suspend.reached()
+            assert (await run.info()).state is State.RUNNING
+            await run.terminate(reason="enough", by="ada")
+            suspend.open()
+            await is_over(run)
+            await quiet(engine)
+            assert looks._reached == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_run_that_takes_the_place_of_one_that_was_terminated_during_a_claim_hears_nothing_of_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @workflow
+    async def naps() -> str:
+        await sleep(100)
+        return "awake"
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock) as engine:
+            run = await naps.options(id="x").start()
+            await quiet(engine)
+            claim = Gate(engine, "claim", monkeypatch, before=True)
+            session_of(engine).worker.look()
+            await claim.reached()
+            await run.terminate()
+            again = await naps.options(id="x", if_exists="replace").start()
+            assert session_of(engine).worker.has("x")
+            claim.open()
+            await quiet(engine)
+            clock.advance(100)
+            assert await again.result(timeout=20) == "awake"
+
+    asyncio.run(scenario())

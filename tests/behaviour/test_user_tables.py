@@ -219,7 +219,10 @@ def test_a_connection_reads_and_writes_the_applications_tables(tmp_path: Path) -
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute("INSERT INTO orders VALUES ('fourth', 4)")
                 connection.execute("ROLLBACK")
-            assert await engine.transact(orders) == ["first", "second", "third"]
+                connection.executescript(
+                    "INSERT INTO orders VALUES ('fifth', 5); INSERT INTO orders VALUES ('sixth', 6);"
+                )
+            assert await engine.transact(orders) == ["fifth", "first", "second", "sixth", "third"]
 
     asyncio.run(scenario())
 

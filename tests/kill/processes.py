@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["exit_code", "exit_codes", "killed_at_word"]
+import pytest
+
+__all__ = ["STRIDES", "chosen", "exit_code", "exit_codes", "killed_at_word"]
 
 _PATIENCE = 60.0  # seconds after which a child hangs
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.kill.scenario", "tests.kill.transfers"])
+
+STRIDES = pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.campaign)], ids=["some", "all"])
+"""Which places a test kills at: some of them every day, all in a campaign."""
+
+
+def chosen(points: Sequence[str], stride: int) -> list[int]:
+    """Numbers of the places to kill at: where each name is passed first and last, and every so many-th between."""
+    first = {name: number for number, name in reversed(list(enumerate(points, 1)))}
+    last = {name: number for number, name in enumerate(points, 1)}
+    return sorted({*first.values(), *last.values(), *range(1, len(points) + 1, stride)})
 
 
 def exit_code(function: Callable[..., Any], *args: Any) -> int:

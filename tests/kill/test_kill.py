@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from durable_sqlite import Engine, RunFailed, RunParked
-from tests.kill.processes import exit_code, killed_at_word
+from tests.kill.processes import STRIDES, chosen, exit_code, killed_at_word
 from tests.kill.scenario import EXPECTED, RUN_ID, back_off, live, settled
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -39,11 +39,15 @@ def points(tmp_path: Path) -> list[str]:
     return Path(f"{log}.points").read_text().split()
 
 
-def test_killed_at_every_failpoint_the_next_process_finishes_and_runs_nothing_recorded_again(tmp_path: Path) -> None:
+@STRIDES
+def test_killed_at_any_failpoint_the_next_process_finishes_and_runs_nothing_recorded_again(
+    tmp_path: Path, stride: int
+) -> None:
     passed = points(tmp_path)
     assert {"commit.before", "commit.after", "step.before", "step.after", "close.before_release"} <= set(passed)
+    numbers = chosen(passed, stride)
     killed = 0
-    for number in range(1, len(passed) + 1):
+    for number in numbers:
         journal, log = tmp_path / f"{number}.db", tmp_path / f"{number}.log"
         code = exit_code(live, str(journal), str(log), number)
         killed += code == -signal.SIGKILL
@@ -55,7 +59,7 @@ def test_killed_at_every_failpoint_the_next_process_finishes_and_runs_nothing_re
         after = begun(log)
         assert {key for key in recorded if after[key] != before[key]} == set(), where
         assert max(after.values()) <= 1 + (code != 0), where
-    assert killed >= len(passed) - 3, "timings move a failpoint or two past the end, not more"
+    assert killed >= len(numbers) - 3, "timings move a failpoint or two past the end, not more"
 
 
 def test_a_kill_in_recovery_itself_loses_nothing(tmp_path: Path) -> None:
@@ -68,16 +72,18 @@ def test_a_kill_in_recovery_itself_loses_nothing(tmp_path: Path) -> None:
     assert result(journal) == EXPECTED
 
 
-def test_a_hundred_random_kills_with_progress_in_between_park_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lives", [20, pytest.param(100, marks=pytest.mark.campaign)])
+def test_random_kills_with_progress_in_between_park_nothing(tmp_path: Path, lives: int) -> None:
+    """Many more than the five deaths in a row after which a run without progress is parked."""
     journal, log = tmp_path / "march.db", tmp_path / "march.log"
     chance = random.Random(11)
     kills = 0
-    for _ in range(100):  # the n-th step of a life begins only when those before it are recorded
+    for _ in range(lives):  # the n-th step of a life begins only when those before it are recorded
         kills += (
             exit_code(live, str(journal), str(log), chance.randint(2, 3), "march", "step.before") == -signal.SIGKILL
         )
-    assert kills == 100
-    assert 100 <= len(settled(journal)) < 250
+    assert kills == lives
+    assert lives <= len(settled(journal)) < 250
     assert exit_code(live, str(journal), str(log), 0, "march") == 0
     assert result(journal) == 250
     assert max(begun(log).values()) <= 2

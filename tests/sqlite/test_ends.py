@@ -109,8 +109,9 @@ def _go(racer: subprocess.Popen[str]) -> str:
     return racer.communicate("go\n", timeout=60)[0].strip()
 
 
-def test_processes_that_create_one_journal_at_once_all_succeed(tmp_path: Path) -> None:
-    for attempt in range(4):
+@pytest.mark.parametrize("races", [2, pytest.param(20, marks=pytest.mark.campaign)])
+def test_processes_that_create_one_journal_at_once_all_succeed(tmp_path: Path, races: int) -> None:
+    for attempt in range(races):
         racers = [
             subprocess.Popen(
                 [sys.executable, "-c", RACE, str(tmp_path / f"{attempt}.db"), f"racer-{number}"],

@@ -9,11 +9,13 @@ import logging
 import sqlite3
 import threading
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from durable_sqlite._sqlite import SqliteJournal
+from durable_sqlite._sqlite.link import Guardian
 from durable_sqlite.errors import EngineClosed, JournalError
 from tests.sqlite.faults import FULL, Script, faulty, opened
 from tests.support.journals import begin, entry
@@ -86,7 +88,10 @@ def test_a_journal_may_be_stopped_when_its_loop_does_not_run(tmp_path: Path) -> 
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_journal_may_be_stopped_when_its_loop_was_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_journal_may_be_stopped_when_its_loop_was_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("durable_sqlite._sqlite.door.Guardian", partial(Guardian, patience=0.01))
     before = set(threading.enumerate())
     loop = asyncio.new_event_loop()
     journal = SqliteJournal(tmp_path / "j.db")

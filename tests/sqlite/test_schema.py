@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durable_sqlite._records import QuestionQuery, RunQuery, State
-from durable_sqlite._sqlite import SqliteJournal, connect, migrate, queries, statements
+from durable_sqlite._sqlite import SqliteJournal, connect, door, migrate, queries, statements
 from durable_sqlite._sqlite.rows import Tables
 from durable_sqlite.errors import JournalError
 from tests.support.journals import begin, entry
@@ -21,24 +21,44 @@ from tests.support.journals import begin, entry
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema.sql"
 
 
+def _open(failpoint: Callable[[str], None]) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    known = migrate.read(migrate.find())
+    connect.prepare(connection, known, path=":memory:", synchronous="full", failpoint=failpoint)
+    return connection
+
+
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        known = migrate.read(migrate.find())
-        connect.prepare(connection, known, path=":memory:", synchronous="full", failpoint=lambda _name: None)
+    with closing(_open(door._nothing)) as connection:
         yield connection
 
 
-def test_the_schema_after_all_migrations_is_the_golden_one(connection: sqlite3.Connection) -> None:
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
-    rows = connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type DESC, name").fetchall()
+@pytest.fixture
+def migrated() -> Iterator[sqlite3.Connection]:
+    """One that went through all migrations, and not by the template."""
+    with closing(_open(lambda _name: None)) as connection:
+        yield connection
+
+
+def test_the_schema_after_all_migrations_is_the_golden_one(migrated: sqlite3.Connection) -> None:
+    ((version,),) = migrated.execute("PRAGMA user_version").fetchall()
+    ((application,),) = migrated.execute("PRAGMA application_id").fetchall()
+    rows = migrated.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type DESC, name").fetchall()
     parts = [f"-- application_id {application:#x}, user_version {version}", *(f"{sql};" for (sql,) in rows)]
     dump = "\n\n".join(parts) + "\n"
     if dump != GOLDEN.read_text(encoding="utf-8"):
         seen = GOLDEN.with_suffix(".seen")
         seen.write_text(dump, encoding="utf-8")
         pytest.fail(f"the schema changed: if that was meant, move {seen.name} over {GOLDEN.name}")
+
+
+def test_the_template_of_the_tests_is_what_the_migrations_make(
+    connection: sqlite3.Connection, migrated: sqlite3.Connection
+) -> None:
+    for each in ("PRAGMA user_version", "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"):
+        assert connection.execute(each).fetchall() == migrated.execute(each).fetchall()
+    assert list(connection.iterdump()) == list(migrated.iterdump())
 
 
 BASE = (

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from durable_sqlite._records import IfExists, Kind, Outcome, RunQuery
-from durable_sqlite._sqlite import SqliteJournal, statements
+from durable_sqlite._sqlite import SqliteJournal, statements, transactions
+from durable_sqlite._sqlite.link import JobConnection
 from durable_sqlite._tables import Door, Effect, Undone
 from durable_sqlite.errors import JournalError, UsageError
 from durable_sqlite.journal import Journal
@@ -430,6 +431,8 @@ def test_one_statement_may_end_as_it_likes(tmp_path: Path, sql: str) -> None:
         ("SELECT 1;;", (), UsageError),
         ("SELECT ?", (), sqlite3.ProgrammingError),
         ("SELEC", (), sqlite3.OperationalError),
+        ("SELECT ';' FROM nowhere", (), sqlite3.OperationalError),
+        ("CREATE TRIGGER t AFTER INSERT ON nowhere BEGIN SELECT 1; SELECT 2; END", (), sqlite3.OperationalError),
         ("SELECT ?", (object(),), (sqlite3.ProgrammingError, sqlite3.InterfaceError)),
     ],
 )
@@ -441,6 +444,37 @@ def test_a_statement_that_is_wrong_is_the_bodys_error(
             await make_bookings(journal)
             with pytest.raises(error):
                 await journal.transact(statement(sql, values))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("values", [(None, 1), ("a",)], ids=["wrong", "taken"])
+def test_what_goes_wrong_in_a_statement_that_makes_the_values_of_another_fails_the_transaction_that_it_undid(
+    tmp_path: Path, values: tuple[Any, ...]
+) -> None:
+    met: list[BaseException] = []
+
+    def body(door: Door) -> Effect:
+        def each() -> Iterator[tuple[str]]:
+            yield ("b",)
+            door.execute("INSERT OR ROLLBACK INTO bookings (name) VALUES (?)", values[:1])
+            yield ("c",)
+
+        _insert(door, "a")
+        for _ in range(2):
+            with pytest.raises(sqlite3.IntegrityError) as caught:
+                door.executemany("INSERT INTO bookings (name) VALUES (?)", each())
+            met.append(caught.value)
+        return Effect(Outcome.VALUE, b"1")
+
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            await make_bookings(journal)
+            _, hold = await begin(journal)
+            undone = await journal.transact_step(hold, ENTRY, work(body))
+            assert isinstance(undone, Undone)
+            assert met == [undone.error, undone.error]
+            assert await bookings(journal) == []
 
     asyncio.run(main())
 
@@ -477,6 +511,38 @@ def test_sql_that_runs_too_long_is_interrupted_and_fails_its_transaction_alone(
             await asyncio.gather(writes[0], writes[2])
             clock.pace = 0
             assert await bookings(journal) == ["a", "b"]
+
+    asyncio.run(main())
+
+
+def test_a_start_that_is_interrupted_amid_a_body_fails_its_transaction_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite then undoes more than the start: the whole commit."""
+    clock = Clock()
+    monkeypatch.setattr(transactions, "_STEPS", 1)
+
+    def late(sql: str, call: Callable[[], Any]) -> Any:
+        if sql.startswith("INSERT INTO durable_run_tags"):
+            clock.advance(10)
+        return call()
+
+    def body(door: Door) -> None:
+        _insert(door, "gone")
+        with pytest.raises(TimeoutError):
+            door.start(new_run(tags={"team": "eu"}), IfExists.ATTACH)
+
+    async def main() -> None:
+        async with opened(tmp_path / "j.db", monotonic=clock, connection=faulty(late)) as journal:
+            await make_bookings(journal)
+            writes: list[asyncio.Future[Any]] = [
+                journal.transact(each) for each in (inserts("a"), work(body), inserts("b"))
+            ]
+            with pytest.raises(TimeoutError, match=r"book took longer than 5 s"):
+                await writes[1]
+            await asyncio.gather(writes[0], writes[2])
+            assert await bookings(journal) == ["a", "b"]
+            assert await journal.count(RunQuery()) == 0
 
     asyncio.run(main())
 
@@ -628,6 +694,32 @@ def test_trouble_amid_a_start_is_waited_out_too(tmp_path: Path) -> None:
             await journal.transact(work(lambda door: door.start(new, IfExists.ATTACH)))
             assert len(naps.taken) == 1
             assert await journal.count(RunQuery()) == 1
+
+    asyncio.run(main())
+
+
+def test_trouble_amid_a_start_that_undoes_the_whole_commit_is_waited_out_too(tmp_path: Path) -> None:
+    """SQLite may answer a full disk, an I/O error or a want of memory by a rollback of its own."""
+    troubles = [FULL]
+
+    class Undoing(JobConnection):
+        def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+            if troubles and sql.startswith("INSERT INTO durable_run_tags"):
+                super().execute("ROLLBACK")
+                raise troubles.pop()
+            return super().execute(sql, parameters)
+
+    async def main() -> None:
+        naps = Naps()
+        async with opened(tmp_path / "j.db", connection=Undoing, sleep=naps) as journal:
+            await make_bookings(journal)
+            new = new_run(tags={"team": "eu"})
+            beside = journal.transact(inserts("a"))
+            await journal.transact(work(lambda door: door.start(new, IfExists.ATTACH)))
+            await beside
+            assert len(naps.taken) == 1
+            assert await journal.count(RunQuery()) == 1
+            assert await bookings(journal) == ["a"]
 
     asyncio.run(main())
 

@@ -13,6 +13,7 @@ import pytest
 from durable_sqlite import JournalError, Suspend, UsageError
 from durable_sqlite._call import Call, _Fan
 from durable_sqlite._clerk import Clerk
+from durable_sqlite._codec import describe, dump_error
 from durable_sqlite._crew import Crew
 from durable_sqlite._errands import Errands
 from durable_sqlite._leftovers import Leftovers
@@ -175,7 +176,7 @@ def test_what_has_landed_before_a_fan_out_listens_is_heard_at_once() -> None:
     on_a_loop(act)
 
 
-@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"class": "nobody"}'])
+@pytest.mark.parametrize("damaged", [b"", b"[]", b"{}", b'{"class": "nobody"}', dump_error(describe(REFUSED), 1)])
 def test_bytes_that_tell_neither_an_end_nor_a_refusal_are_named_as_damaged(damaged: bytes) -> None:
     with pytest.raises(Undecodable):
         load_refusal(damaged)
