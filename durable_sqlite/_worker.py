@@ -239,7 +239,7 @@ class Worker:
 
     async def quiet(self) -> None:
         """Wait until nothing is left to drive now."""
-        while not self._closed and (self._claiming is not None or len(self._passes) > len(self._idle)):
+        while not self._closed and self._is_busy():
             waiter = self._around.loop.create_future()
             self._quiet.append(waiter)
             await waiter
@@ -394,8 +394,11 @@ class Worker:
         self._forget(run)
         run.unload()
 
+    def _is_busy(self) -> bool:
+        return self._away or self._claiming is not None or len(self._passes) > len(self._idle)
+
     def _settle(self) -> None:
-        if self._quiet and (self._closed or (self._claiming is None and len(self._passes) <= len(self._idle))):
+        if self._quiet and (self._closed or not self._is_busy()):
             waiters, self._quiet = self._quiet, []
             for waiter in waiters:
                 if not waiter.done():

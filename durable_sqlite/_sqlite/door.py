@@ -144,6 +144,7 @@ class Door:
                 ticked=lease.ticked,
                 lapsed=partial(on_loop, lease.lapsed),
                 ended=partial(on_loop, ended.set_result, None),
+                needed=lambda: not loop.is_closed(),
             )
         )
         self._vigil.begin()
@@ -306,6 +307,8 @@ class Door:
         return [link for link in (self._reader, writing) if link is not None]
 
     def _abandon(self) -> None:
+        if self._vigil is not None:
+            self._vigil.end()
         for link in self._links():
             link.abandon()
 

@@ -50,6 +50,7 @@ class VigilSettings:
         ticked: When the event loop last turned, likewise, or None.
         lapsed: Is told, once for each number, why the worker may no longer drive its runs.
         ended: Is told that its connection is closed.
+        needed: Whether the event loop is still there: a lease for a loop that is closed would keep others from its runs.
         now: Seconds on a clock that never goes back.
     """
 
@@ -62,6 +63,7 @@ class VigilSettings:
     ticked: Callable[[], int | None]
     lapsed: Callable[[str], None]
     ended: Callable[[], None]
+    needed: Callable[[], bool]
     now: Callable[[], float] = since_boot
 
 
@@ -71,6 +73,7 @@ class Vigil:
     def __init__(self, settings: VigilSettings) -> None:
         self._settings = settings
         self._stop = threading.Event()
+        self.thread: threading.Thread | None = None
         self._connection: sqlite3.Connection | None = None
         self._me = settings.me()
         self._commits = settings.commits()
@@ -82,7 +85,8 @@ class Vigil:
 
     def begin(self) -> None:
         """Watch until `end`, on a thread that does not hold up the end of the program."""
-        threading.Thread(target=self._watch, name="durable_sqlite lease", daemon=True).start()
+        self.thread = threading.Thread(target=self._watch, name="durable_sqlite lease", daemon=True)
+        self.thread.start()
 
     def end(self) -> None:
         """Watch no longer."""
@@ -90,7 +94,7 @@ class Vigil:
 
     def _watch(self) -> None:
         pause = self._settings.lease / _BEATS
-        while not self._stop.wait(pause):
+        while not self._stop.wait(pause) and self._settings.needed():
             pause = self.turn()
         self.close()
 

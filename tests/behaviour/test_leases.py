@@ -170,6 +170,9 @@ def test_a_run_that_is_started_while_the_worker_begins_anew_is_driven_afterwards
             session.lapsed("a test says so")
             await until(lambda: session.worker._away)
             early = await job.options(id="y").start("b")
+            joining = asyncio.ensure_future(engine.join())
+            await asyncio.wait([joining], timeout=0.01)
+            assert not joining.done(), "there is something left to drive"
             may.set()
             others = [await job.options(id=f"z{number}").start("c") for number in range(20)]
             stage.let("a", "more a", "b", "more b")
@@ -178,6 +181,7 @@ def test_a_run_that_is_started_while_the_worker_begins_anew_is_driven_afterwards
             assert await early.result(timeout=20) == "BMORE B"
             assert [await one.result(timeout=20) for one in others] == ["CMORE C"] * 20
             assert await engine.run("x").result(timeout=20) == "AMORE A"
+            await joining
 
     asyncio.run(scenario())
 

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ class Watch:
                 ticked=lambda: 6_000,
                 lapsed=self.told.append,
                 ended=self._end,
+                needed=lambda: True,
                 now=lambda: self.now,
             )
         )
@@ -343,6 +345,39 @@ def test_the_end_of_the_loop_ends_the_keeper_too(tmp_path: Path) -> None:
     journal = asyncio.run(main())
     assert journal._vigil is not None
     assert journal._vigil._stop.is_set()
+
+
+def test_a_lease_is_not_kept_for_an_event_loop_that_is_closed(tmp_path: Path) -> None:
+    async def main() -> Vigil:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.open("w", 1, Lease(15_000_000, "here", lambda: 5, lambda: None, lambda _why: None))
+        assert journal._vigil is not None
+        assert journal._vigil._settings.needed()
+        return journal._vigil
+
+    settings = asyncio.run(main())._settings
+    assert not settings.needed()
+    left = Vigil(replace(settings, lease=0.001))
+    left.begin()
+    assert left.thread is not None
+    left.thread.join(20)
+    assert not left.thread.is_alive()
+
+
+def test_the_end_of_its_thread_ends_the_keeper_of_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.open("w", 1, Lease(15_000_000, "here", lambda: 5, lambda: None, lambda _why: None))
+        with monkeypatch.context() as patched:
+            patched.setattr(journal, "_links", list)  # those are another test's
+            journal._abandon()
+        assert journal._vigil is not None
+        assert journal._vigil.thread is not None
+        journal._vigil.thread.join(20)
+        assert not journal._vigil.thread.is_alive()
+        await journal.close(9)
+
+    asyncio.run(main())
 
 
 def test_the_clock_of_a_lease_never_goes_back() -> None:
