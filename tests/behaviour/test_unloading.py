@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import TracebackType
 
 import pytest
 
-from durable_sqlite import Engine, State, Unloading, _body_loop, current_run, sleep, step, workflow
+from durable_sqlite import Engine, Run, State, Unloading, _body_loop, current_run, sleep, step, workflow
 from tests.support.clock import ManualClock
+from tests.support.gates import session_of
 from tests.support.restarts import quiet
 
 seen: list[str] = []
@@ -86,6 +90,138 @@ def test_a_suspended_body_stays_in_memory_for_a_while_and_then_goes() -> None:
             await first
 
     asyncio.run(scenario())
+
+
+@workflow
+async def waits(name: str, seconds: float) -> str:
+    """Says when it leaves memory, and when it is awake."""
+    try:
+        await sleep(seconds)
+        await sleep(10)
+    except Unloading:
+        seen.append(name)
+        raise
+    return f"{name} is awake"
+
+
+def test_unless_it_is_said_otherwise_a_suspended_body_stays_in_memory_for_five_seconds() -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock) as engine:
+            await waits.start("a", 100)
+            await naps(engine, clock, seconds=4.999_999)
+            assert seen == []
+            await naps(engine, clock, seconds=0.000_001)
+            assert seen == ["a"]
+
+    asyncio.run(scenario())
+
+
+def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=3600, max_resident=4) as engine:
+            runs: list[Run[str]] = []
+
+            async def begin(name: str, seconds: float) -> None:
+                runs.append(await waits.start(name, seconds))
+                await quiet(engine)
+
+            for name, seconds in (("a", 1), ("b", 100), ("c", 100)):
+                await begin(name, seconds)
+            await naps(engine, clock, seconds=1)  # "a" sleeps a second time, so it is the one that was used last
+            await begin("d", 100)
+            assert seen == []
+            for name, gone in (("e", "b"), ("f", "c"), ("g", "a")):
+                await begin(name, 100)
+                assert seen.pop() == gone
+                assert seen == []
+            for _ in range(2):
+                await naps(engine, clock, seconds=100)
+            assert [await run.result(timeout=20) for run in runs] == [f"{name} is awake" for name in "abcdefg"]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_of_an_unloaded_body_is_left_in_memory() -> None:
+    class Load:
+        """Something large."""
+
+    clock = ManualClock()
+    left: list[weakref.ref[object]] = []
+
+    @workflow
+    async def flow() -> None:
+        load = Load()
+        left.append(weakref.ref(load))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(200))
+            await sleep(100)
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=5) as engine:
+            run = await flow.start()
+            await naps(engine, clock, seconds=4)
+            left.extend(weakref.ref(one) for one in session_of(engine).worker._passes.values())
+            assert [ref() is None for ref in left] == [False, False]
+            await naps(engine, clock, seconds=1)
+            gc.collect()
+            assert [ref() is None for ref in left] == [True, True]
+            for _ in range(2):
+                await naps(engine, clock, seconds=100)
+            await run.result(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_unloading_is_seen_by_what_is_for_every_end_and_by_nothing_else() -> None:
+    """At each unload anew; and never by code that handles errors, or the cancellation of a task."""
+    clock = ManualClock()
+
+    class Held:
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        ) -> None:
+            seen.append(f"exit {kind and kind.__name__} {current_run().unloading}")
+
+    @workflow
+    async def flow() -> str:
+        for _ in range(2):
+            async with Held():
+                try:
+                    try:
+                        await sleep(10)
+                    except Exception:
+                        seen.append("an error")
+                    except asyncio.CancelledError:
+                        seen.append("a cancellation")
+                    finally:
+                        seen.append(f"finally {current_run().unloading}")
+                except BaseException as error:
+                    seen.append(type(error).__name__)
+                    raise
+        return "awake"
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=0) as engine:
+            run = await flow.start()
+            await quiet(engine)
+            unloaded = ["finally True", "Unloading", "exit Unloading True"]
+            assert seen == unloaded
+            await naps(engine, clock)
+            slept = ["finally False", "exit None False"]
+            assert seen == [*unloaded, *slept, *unloaded]
+            await naps(engine, clock)
+            assert seen == [*unloaded, *slept, *unloaded, *slept, *slept]
+            assert await run.result(timeout=20) == "awake"
+            assert len(await run.history()) == 2
+
+    asyncio.run(scenario())
+    assert not issubclass(Unloading, Exception | asyncio.CancelledError)
 
 
 def test_clean_up_code_that_runs_at_an_unload_records_nothing_and_starts_no_step(tmp_path: Path) -> None:
