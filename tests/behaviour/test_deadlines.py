@@ -246,7 +246,7 @@ def test_whoever_is_first_is_the_reason() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, float("inf"), "1", timedelta.max])
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "1", timedelta.max])
 def test_a_deadline_that_is_no_positive_duration_is_refused(wrong: float) -> None:
     with pytest.raises(DefinitionError, match="deadline"):
         tidy.options(deadline=wrong)
