@@ -12,8 +12,6 @@ from tests.support.restarts import die, quiet
 
 SENT_AT_ONCE = 100
 
-MANY = pytest.mark.parametrize("number", [500, pytest.param(100_000, marks=pytest.mark.campaign)])
-
 
 class Grain(Signal):
     n: int
@@ -58,12 +56,21 @@ async def pour(engine: Engine, first: int, last: int) -> None:
         await asyncio.gather(*[run.signal(Grain(n=n), dedupe=f"grain {n}") for n in range(begin, end)])
 
 
-@MANY
 @pytest.mark.parametrize("how", FLOWS)
 @pytest.mark.parametrize("sent", ["while it is driven", "while nobody is there", "over a crash"])
+def test_hundreds_of_messages_to_one_run_are_kept_and_taken_once_in_order(tmp_path: Path, how: str, sent: str) -> None:
+    many_are_kept_and_taken(tmp_path, 500, how, sent)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("how", "sent"), [("one by one", "while it is driven"), ("all at once", "over a crash")])
 def test_a_hundred_thousand_messages_to_one_run_are_kept_and_taken_once_in_order(
-    tmp_path: Path, number: int, how: str, sent: str
+    tmp_path: Path, how: str, sent: str
 ) -> None:
+    many_are_kept_and_taken(tmp_path, 100_000, how, sent)
+
+
+def many_are_kept_and_taken(tmp_path: Path, number: int, how: str, sent: str) -> None:
     async def scenario() -> None:
         path = tmp_path / "j.db"
         async with opened(path, drive=sent != "while nobody is there") as engine:
