@@ -145,6 +145,32 @@ def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
     asyncio.run(scenario())
 
 
+def test_a_body_makes_room_for_one_that_needs_it_and_else_stays() -> None:
+    """However often the engine looks for runs to drive while all the room is taken."""
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=3600, max_resident=2) as engine:
+            runs = [await waits.start("a", 1)]
+            await quiet(engine)
+            runs.append(await waits.start("b", 100))
+            await naps(engine, clock, seconds=1)  # the engine looks, since "a" is due, and there is nothing to claim
+            assert seen == []
+            runs.append(await waits.start("c", 200))
+            await quiet(engine)
+            assert seen == ["b"]
+            await naps(engine, clock, seconds=10)  # "a" ends
+            assert await runs[0].result(timeout=20) == "a is awake"
+            await naps(engine, clock, seconds=89)  # "b" is due and finds room
+            assert seen == ["b"]
+            await naps(engine, clock, seconds=101)
+            await naps(engine, clock, seconds=10)
+            assert [await run.result(timeout=20) for run in runs] == [f"{name} is awake" for name in "abc"]
+            assert seen == ["b"]
+
+    asyncio.run(scenario())
+
+
 def test_nothing_of_an_unloaded_body_is_left_in_memory() -> None:
     class Load:
         """Something large."""
