@@ -119,6 +119,17 @@ async def two_branches() -> None:
     await asyncio.gather(endless(), sleep(1e5))
 
 
+async def at_a_queue() -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+
+    async def feed() -> None:
+        queue.put_nowait((await RacingPaid.wait()).number)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(feed())
+        await queue.get()
+
+
 PLACES: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "a step": endless,
     "a sleep": lambda: sleep(1e5),
@@ -131,6 +142,7 @@ PLACES: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "a back-off": shaky,
     "a short back-off": soon_again,
     "two branches": two_branches,
+    "a queue that another branch feeds": at_a_queue,
 }
 
 

@@ -6,14 +6,30 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pytest
 
-from durable_sqlite import Engine, Run, State, Unloading, _body_loop, current_run, sleep, step, workflow
+from durable_sqlite import (
+    Engine,
+    Run,
+    Signal,
+    State,
+    Suspend,
+    Tx,
+    Unloading,
+    _body_loop,
+    current_run,
+    each,
+    sleep,
+    step,
+    transaction,
+    workflow,
+)
 from tests.support.clock import ManualClock
 from tests.support.gates import session_of
 from tests.support.restarts import quiet
@@ -295,6 +311,90 @@ def test_clean_up_code_that_runs_at_an_unload_records_nothing_and_starts_no_step
             assert sorted(seen) == ["awake", "branch", "clean", "x", "y"]
 
     asyncio.run(scenario())
+
+
+class Parting(Signal):
+    pass
+
+
+class Farewell(Suspend[bool]):
+    pass
+
+
+@transaction
+def write(tx: Tx) -> None:
+    seen.append("write")
+
+
+@workflow
+async def other() -> None:
+    await Parting.wait()
+
+
+async def with_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(act("a branch"))
+        await act("a group")
+
+
+LAST_ACTS: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+    "a step": lambda: act("a step"),
+    "a fan-out": lambda: each(act, ["one", "two"]),
+    "a transaction": write,
+    "a child": other.options(id="child"),
+    "a start": lambda: other.options(id="started").start(),
+    "a message": lambda: other.run("other").signal(Parting()),
+    "a cancel": lambda: other.run("other").cancel(),
+    "an answer": lambda: other.run("other").answer(Farewell, True),
+    "the end of a run": lambda: other.run("other").result(),
+    "a wait": Parting.wait,
+    "a drain": Parting.drain,
+    "a question": lambda: Farewell().wait(status="farewell"),
+    "a sleep": lambda: sleep(0),
+    "asyncio.sleep": lambda: asyncio.sleep(0.1),
+    "asyncio.timeout": lambda: asyncio.wait_for(act("in time"), 1),
+    "a task group": with_a_group,
+}
+
+
+@pytest.mark.parametrize("what", LAST_ACTS)
+@pytest.mark.parametrize("goes", ["unloaded", "when its engine is closed"])
+def test_no_durable_call_of_an_unloading_body_answers_or_does_anything(tmp_path: Path, what: str, goes: str) -> None:
+    clock = ManualClock()
+
+    @workflow
+    async def flow() -> None:
+        try:
+            await sleep(100)
+        finally:
+            if current_run().unloading:
+                seen.append("asks")
+                await LAST_ACTS[what]()
+                seen.append("answered")
+
+    async def scenario() -> None:
+        path = tmp_path / "j.db"
+        async with Engine(path, clock=clock, unload_after=0 if goes == "unloaded" else 3600) as engine:
+            await other.options(id="other").start()
+            run = await flow.options(id="x").start()
+            await quiet(engine)
+            before = await run.info()
+            assert before.state is State.SUSPENDED
+        async with Engine(path, clock=clock, drive=False) as client:
+            assert seen == ["asks"]
+            assert await client.run("x").info() == before
+            assert await client.run("x").history() == []
+            assert [question async for question in client.questions()] == []
+            assert {info.id async for info in client.runs()} == {"x", "other"}
+            left = await client.run("other").info()
+            assert (left.state, await client.run("other").messages()) == (State.SUSPENDED, [])
+            clock.advance(100)
+        async with Engine(path, clock=clock, workflows=[flow]) as engine:
+            await engine.run("x").result(timeout=20)
+            assert [entry.key for entry in await engine.run("x").history()] == ["sleep#1"]
+
+    asyncio.run(scenario())
+    assert seen == ["asks"]
 
 
 def test_a_body_that_catches_everything_still_cannot_stay(caplog: pytest.LogCaptureFixture) -> None:
