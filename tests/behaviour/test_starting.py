@@ -179,7 +179,7 @@ def test_if_exists_replace_makes_a_new_run_of_one_that_has_ended_only() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("state", ["pending", "running", "suspended", "paused"])
+@pytest.mark.parametrize("state", ["pending", "running", "suspended", "paused", "parked"])
 @pytest.mark.parametrize("with_input", ["the same input", "another input"])
 def test_a_run_that_has_not_ended_is_not_replaced_whatever_the_input(state: str, with_input: str) -> None:
     stage = Stage()
@@ -192,6 +192,8 @@ def test_a_run_that_has_not_ended_is_not_replaced_whatever_the_input(state: str,
     async def held(number: int) -> int:
         if state == "running":
             await hold()
+        if state == "parked":
+            await asyncio.get_running_loop().create_future()
         await sleep(3600)
         return number
 
