@@ -64,10 +64,8 @@ def _refusal(new: NewRun, if_exists: IfExists, taken: Row) -> RunConflict | RunE
         case IfExists.FAIL:
             return RunExists(new.id, f"run {new.id} exists already ({word}); choose another id, or attach to it")
         case IfExists.REPLACE:
-            return RunConflict(
-                new.id,
-                f"run {new.id} is {word}: only a run that has ended can be replaced. Cancel or terminate it first.",
-            )
+            told = f"run {new.id} is {word}: only a run that has ended can be replaced. Cancel or terminate it first."
+            return RunConflict(new.id, told)
         case _ if (workflow, digest) == (new.workflow, new.input_digest):
             return None
         case _:
