@@ -80,7 +80,10 @@ def from_datetime(moment: datetime) -> int:
 
     Raises:
         ValueError: The datetime is naive: which instant it means is anyone's guess.
+        TypeError: It is no datetime.
     """
+    if not isinstance(moment, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - of code that is not checked
+        raise TypeError(f"an instant is a datetime with a time zone, not {type(moment).__name__}")
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise ValueError(f"{moment!r} has no time zone: write datetime(..., tzinfo=UTC)")
     return (moment - _EPOCH) // timedelta(microseconds=1)

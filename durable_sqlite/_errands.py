@@ -282,7 +282,7 @@ class Errands:
             return
         call.target = row.id
         self._mailbox.wait(call)
-        if row.state.stopped and row.state is not State.PARKED:
+        if row.state.ended:
             self._mailbox.heard(row)
         else:
             self._awaits(row.id)

@@ -90,6 +90,11 @@ class State(StrEnum):
         """Whether nothing moves it any more by itself: completed, cancelled, failed or parked."""
         return self in _STOPPED
 
+    @property
+    def ended(self) -> bool:
+        """Whether it takes no message any more, and whoever waits for it is told: stopped, but not parked."""
+        return self.stopped and self is not State.PARKED
+
 
 StateName = Literal["pending", "running", "suspended", "paused", "completed", "cancelled", "failed", "parked"]
 """The states as people type them."""

@@ -31,6 +31,7 @@ def sleep_until(moment: datetime) -> Coroutine[Any, Any, None]:
 
     Raises:
         ValueError: The datetime has no time zone.
+        TypeError: It is no datetime.
     """
     deadline = from_datetime(moment)
     return _sleep(lambda _now: deadline, (deadline - SystemClock().now()) / 1_000_000)

@@ -132,12 +132,15 @@ class Worker:
 
     def has_room(self) -> bool:
         """Whether one more body may be in memory; a suspended one makes room."""
-        if len(self._passes) + self._reserved < self._options.max_resident:
+        if self._has_free_room():
             return True
         if not self._idle:
             return False
         self._unload(next(iter(self._idle.values()))[0])
         return True
+
+    def _has_free_room(self) -> bool:
+        return len(self._passes) + self._reserved < self._options.max_resident
 
     def told(self, *rows: RunRow) -> None:
         """These runs were asked to end or to pause, or go on, or have ended without their bodies."""
@@ -179,13 +182,13 @@ class Worker:
 
     async def hear_news(self) -> bool:
         """Another process may have written: look for what it means for the runs that are driven here; whether it means any."""
-        journal, now = self._around.journal, self._around.clock.now()
+        journal = self._around.journal
         self._heard, stopped = await journal.stops(self._heard)
         gone = [one for no in stopped if (one := self._passes.get(no)) is not None and not one.ending]
         for one in gone:
             self._unload(one)
             self._tell_of_end(one.row.id)
-        ready = await journal.ready(self._workflows.keys(), now)
+        ready = await self._is_there_anything()
         if ready:
             self.look()
         else:
@@ -408,9 +411,12 @@ class Worker:
 
     async def _claim_all(self) -> None:
         while self._wanted and not (self._closed or self._away):
-            if not self.has_room():
-                return  # it stays wanted: a body that ends makes room
             self._wanted = False
+            if not (self._has_free_room() or await self._is_there_anything()):
+                continue  # else a body at rest would make room that nobody needs
+            if not self.has_room():
+                self._wanted = True  # a body that ends makes room
+                return
             room = self._options.max_resident - len(self._passes) - self._reserved
             claimed = await self._claim(min(_BATCH, room), suspects=False)
             if not claimed and self._suspect is None:
@@ -419,6 +425,9 @@ class Worker:
                 self._wanted = True
                 await self._load_claimed(claimed)
         await self._note_next_due()
+
+    async def _is_there_anything(self) -> bool:
+        return await self._around.journal.ready(self._workflows.keys(), self._around.clock.now())
 
     async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
         journal, now = self._around.journal, self._around.clock.now()

@@ -50,7 +50,7 @@ def start(
     if new.parent is not None and (uid, parent) == (new.uid, new.parent):
         # Asked again after a crash: this very call made the run.
         return _attach(desk, no, message)
-    if if_exists is IfExists.REPLACE and State(word).stopped:
+    if if_exists is IfExists.REPLACE and State(word).ended:
         desk.change("forget", {"run": no})
         desk.change("mark_under_way", {"id": new.id})
         return _insert(desk, new, message, drive=drive)
@@ -64,7 +64,8 @@ def _refusal(new: NewRun, if_exists: IfExists, taken: Row) -> RunConflict | RunE
         case IfExists.FAIL:
             return RunExists(new.id, f"run {new.id} exists already ({word}); choose another id, or attach to it")
         case IfExists.REPLACE:
-            return RunConflict(new.id, f"run {new.id} is {word}: only a run that has ended can be replaced")
+            told = f"run {new.id} is {word}: only a run that has ended can be replaced. Cancel or terminate it first."
+            return RunConflict(new.id, told)
         case _ if (workflow, digest) == (new.workflow, new.input_digest):
             return None
         case _:

@@ -22,6 +22,7 @@ from durable_sqlite import (
 )
 from durable_sqlite._clock import to_datetime
 from tests.support.clock import START, ManualClock
+from tests.support.gates import Gate
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended
 
@@ -219,6 +220,45 @@ def test_of_two_senders_at_once_exactly_one_wins(tmp_path: Path, engines: int) -
             assert isinstance(lost, SignalSuperseded)
             assert lost.by == {1: "ada", 2: "bob"}[won]
             assert await run.result(timeout=20) == [won]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("drives", ["ada", "bob"])
+@pytest.mark.parametrize("held", ["the answer", "what tells of it"])
+def test_of_two_senders_the_one_whose_answer_is_stored_first_wins_whoever_sent_first_and_stays_the_winner(
+    tmp_path: Path, drives: str, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ada sends first. Held until Bob's answer is there is what she sends, or only the news that it is stored."""
+
+    async def scenario() -> None:
+        path, clock = tmp_path / "j.db", ManualClock()
+        async with Engine(path, clock=clock) as engine, Engine(path, clock=clock, drive=False) as client:
+            run = await votes.options(id="x", engine=engine).start(2)
+            await run.signal(Onward())
+            await quiet(engine)
+            of_ada, of_bob = (engine, client) if drives == "ada" else (client, engine)
+            before = held == "the answer"
+            gate = Gate(of_ada, "answer", monkeypatch, before=before)
+            ada = asyncio.create_task(of_ada.run("x").answer(Vote, 1, by="ada"))
+            await gate.reached()
+            bob = asyncio.create_task(of_bob.run("x").answer(Vote, 2, by="bob"))
+            await asyncio.wait([bob])
+            gate.open()
+            await asyncio.wait([ada])
+            won, lost = (bob, ada) if before else (ada, bob)
+            assert won.exception() is None
+            superseded = lost.exception()
+            assert isinstance(superseded, SignalSuperseded)
+            assert superseded.by == ("bob" if before else "ada")
+            await quiet(engine)
+            await die(engine)
+        async with Engine(path, clock=clock, workflows=[votes]) as engine:
+            run = votes.run("x")
+            await run.signal(Onward())
+            await quiet(engine)
+            await run.answer(Vote, 3, key="Vote#2")
+            assert await run.result(timeout=20) == [2 if before else 1, 3]
 
     asyncio.run(scenario())
 

@@ -20,6 +20,7 @@ from durable_sqlite import (
     step,
     workflow,
 )
+from tests.support.clock import ManualClock
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended
 
@@ -190,6 +191,52 @@ def test_a_body_that_swallows_the_cancel_ends_cancelled_and_may_go_on_after_unca
 
     asyncio.run(scenario())
     assert effects == ["swallowed"]
+
+
+@pytest.mark.parametrize("told_by", ["a cancel", "a deadline"])
+def test_a_body_that_goes_on_after_uncancel_is_told_once_and_goes_on_after_a_crash_too(
+    tmp_path: Path, told_by: str
+) -> None:
+    """It has been told, so neither a second cancel nor its deadline interrupts it any more; terminate would end it."""
+
+    @workflow
+    async def flow() -> str:
+        told = 0
+        for _ in range(3):
+            try:
+                await sleep(100)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()
+                told += 1
+                await act("went on")
+        return f"told {told} time"
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            run = await flow.options(id="x", deadline=50).start()
+            await quiet(engine)
+            if told_by == "a cancel":
+                await run.cancel()
+            else:
+                clock.advance(50)
+            await quiet(engine)
+            assert await keys(run) == ["~cancel", "act#1"]
+            await die(engine)
+        clock.advance(50)
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[flow]) as engine:
+            run = engine.run("x")
+            await run.cancel()
+            for _ in range(2):
+                await quiet(engine)
+                clock.advance(100)
+            assert await run.result(timeout=20) == "told 1 time"
+            assert await keys(run) == ["~cancel", "act#1", "sleep#2", "sleep#3"]
+
+    asyncio.run(scenario())
+    assert effects == ["went on"]
 
 
 def test_a_task_group_passes_the_cancel_on_and_its_branches_clean_up() -> None:

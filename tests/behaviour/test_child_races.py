@@ -20,7 +20,7 @@ from durable_sqlite import (
     workflow,
 )
 from tests.support.clock import ManualClock
-from tests.support.families import becomes
+from tests.support.families import becomes, recorded
 from tests.support.gates import Gate, eventually
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
@@ -166,6 +166,73 @@ def test_the_end_of_a_child_and_its_parent_s_timeout_at_once_are_one_order(
             assert (await engine.run("kid").info()).state is State.COMPLETED
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("first", ["the child ends", "the parent gives it up"])
+def test_the_end_of_a_child_and_its_parent_s_giving_it_up_at_once_are_one_order(
+    tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held is the end of the child until its parent has asked it to end; or what asks it, until it has ended."""
+    stage = Stage()
+
+    @step
+    async def linger() -> str:
+        await stage.enter("linger")
+        return "linger"
+
+    @workflow
+    async def child() -> str:
+        return await linger()
+
+    @workflow
+    async def parent() -> str:
+        try:
+            async with asyncio.timeout(10):
+                return await child.options(id="kid")()
+        except TimeoutError:
+            await sleep(1e6)
+        return "too long"
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            run = await parent.options(id="p").start()
+            kid = engine.run("kid")
+            await stage.seen("linger")
+            await becomes(run, State.SUSPENDED)
+            if first == "the child ends":
+                gate = Gate(engine, "abandon", monkeypatch, before=True)
+                clock.advance(10)
+                await gate.reached()
+                stage.let("linger")
+                await becomes(kid, State.COMPLETED)
+                gate.open()
+            else:
+                gate = Gate(engine, "end", monkeypatch, before=True)
+                stage.let("linger")
+                await gate.reached()
+                clock.advance(10)
+                await recorded(run, 1)
+                await becomes(run, State.SUSPENDED)
+                gate.open()
+            await becomes(run, State.SUSPENDED)
+            await becomes(kid, State.COMPLETED if first == "the child ends" else State.CANCELLED)
+            await die(engine)
+        monkeypatch.undo()
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[parent, child]) as engine:
+            run, kid = engine.run("p"), engine.run("kid")
+            await quiet(engine)
+            clock.advance(1e6)
+            assert await run.result(timeout=20) == "too long"
+            assert [entry.key for entry in await run.history()] == ["asyncio.timeout#1", "sleep#1"]
+            assert [entry.key for entry in await kid.history()] == ["linger#1"]
+            if first == "the child ends":
+                assert await kid.result(timeout=20) == "linger"
+            else:
+                assert (await ended(kid, RunCancelled)).reason.endswith("no longer waits for it")
+
+    asyncio.run(scenario())
+    assert stage.began == ["linger"]
 
 
 def test_a_cancel_that_a_parent_hears_of_before_the_end_of_its_child_is_first(

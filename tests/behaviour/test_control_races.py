@@ -119,6 +119,17 @@ async def two_branches() -> None:
     await asyncio.gather(endless(), sleep(1e5))
 
 
+async def at_a_queue() -> None:
+    queue: asyncio.Queue[int] = asyncio.Queue()
+
+    async def feed() -> None:
+        queue.put_nowait((await RacingPaid.wait()).number)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(feed())
+        await queue.get()
+
+
 PLACES: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "a step": endless,
     "a sleep": lambda: sleep(1e5),
@@ -131,6 +142,7 @@ PLACES: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
     "a back-off": shaky,
     "a short back-off": soon_again,
     "two branches": two_branches,
+    "a queue that another branch feeds": at_a_queue,
 }
 
 
@@ -355,6 +367,41 @@ def test_a_run_whose_first_step_had_begun_when_its_process_ended_cleans_up_when_
     assert effects == ["clean up"]
 
 
+def test_a_cancel_that_comes_before_the_first_step_begins_keeps_its_place_over_a_crash_in_the_clean_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
+    """The run is claimed for its first pass, and its body has not begun."""
+
+    @workflow(name="racing-before-first")
+    async def flow() -> None:
+        try:
+            await slow("first")
+        finally:
+            await act("clean up 1")
+            await slow("clean up 2")
+
+    async def scenario() -> None:
+        path = tmp_path / "j.db"
+        async with Engine(path, drive=False) as client, Engine(path, workflows=[flow]) as engine:
+            gate = Gate(engine, "memories", monkeypatch)
+            await flow.options(id="x", engine=client).start()
+            await gate.reached()
+            await engine.run("x").cancel(reason="enough")
+            gate.open()
+            await stage.seen("clean up 2")
+            await die(engine)
+        monkeypatch.undo()
+        assert effects == ["clean up 1"]
+        stage.let("clean up 2")
+        async with Engine(path, workflows=[flow]) as engine:
+            assert (await ended(engine.run("x"), RunCancelled)).reason == "enough"
+            assert await keys(engine.run("x")) == ["~cancel", "act#1", "slow#2"]
+
+    asyncio.run(scenario())
+    assert effects == ["clean up 1"]
+    assert stage.began == ["clean up 2"] * 2
+
+
 def test_a_run_that_waits_for_room_is_cancelled_at_once_and_never_has_a_body(stage: Stage) -> None:
     @workflow
     async def flow(name: str) -> None:
@@ -452,20 +499,31 @@ def test_a_pause_that_is_committed_just_before_the_end_does_not_hold_it_up(
     asyncio.run(scenario())
 
 
-def test_a_terminate_that_is_committed_before_the_end_wins(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
+@pytest.mark.parametrize("how", ["completes", "fails"])
+@pytest.mark.parametrize("request_", ["cancel", "terminate"])
+def test_a_request_that_is_committed_while_the_end_is_on_its_way_wins(
+    tmp_path: Path, request_: str, how: str, monkeypatch: pytest.MonkeyPatch, stage: Stage
+) -> None:
     stage.let("only")
 
     async def scenario() -> None:
-        async with Engine(":memory:") as engine:
+        path = tmp_path / "j.db"
+        async with Engine(path) as engine:
             gate = Gate(engine, "end", monkeypatch, before=True)
-            run = await one_step.start("completes")
+            run = await one_step.options(id="x").start(how)
             await gate.reached()
-            await run.terminate(reason="enough")
+            await (run.cancel if request_ == "cancel" else run.terminate)(reason="enough")
             gate.open()
             assert (await ended(run, RunCancelled)).reason == "enough"
             await until(lambda: not session_of(engine).worker._passes)
+        async with Engine(path, workflows=[one_step]) as engine:
+            await quiet(engine)
+            assert (await ended(engine.run("x"), RunCancelled)).reason == "enough"
+            assert await keys(engine.run("x")) == ["slow#1"]
+            assert [letter async for letter in engine.dead_letters()] == []
 
     asyncio.run(scenario())
+    assert stage.began == ["only"]
 
 
 # Against what the body waits for -------------------------------------------------------------------------------------

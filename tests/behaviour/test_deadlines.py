@@ -22,6 +22,7 @@ from durable_sqlite import (
 )
 from durable_sqlite._clock import to_datetime
 from tests.support.clock import START, ManualClock
+from tests.support.gates import Gate
 from tests.support.restarts import die, quiet
 from tests.support.stage import until
 
@@ -246,7 +247,34 @@ def test_whoever_is_first_is_the_reason() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("wrong", [0, -1, float("inf"), "1", timedelta.max])
+@pytest.mark.parametrize("held", ["the end", "what tells of it"])
+def test_a_deadline_that_passes_while_the_end_is_on_its_way_is_too_late(
+    tmp_path: Path, held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            run = await tidy.options(id="x", deadline=60).start(30)
+            await quiet(engine)
+            gate = Gate(engine, "end", monkeypatch, before=held == "the end")
+            clock.advance(30)
+            await gate.reached()
+            clock.advance(30)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            gate.open()
+            assert await run.result(timeout=20) == "in time"
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[tidy]) as engine:
+            await quiet(engine)
+            assert await engine.run("x").result(timeout=20) == "in time"
+            assert [entry.key for entry in await engine.run("x").history()] == ["act#1", "sleep#1", "act#2"]
+
+    asyncio.run(scenario())
+    assert did == ["work", "clean"]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("inf"), float("nan"), "1", timedelta.max])
 def test_a_deadline_that_is_no_positive_duration_is_refused(wrong: float) -> None:
     with pytest.raises(DefinitionError, match="deadline"):
         tidy.options(deadline=wrong)

@@ -37,6 +37,14 @@ async def guesses() -> int | None:
     return await Riddle().wait(timeout=10)
 
 
+@workflow
+async def reads_and_asks() -> list[int | None]:
+    """Reads, and asks something before it ends, so that it can be looked at until then."""
+    got = await reads.fn()
+    await Riddle()
+    return got
+
+
 @pytest.mark.parametrize("unload_after", [0.0, 3600.0])
 def test_a_wait_that_timed_out_gives_none_and_does_not_poison_the_next_one(unload_after: float) -> None:
     async def scenario() -> None:
@@ -179,15 +187,16 @@ def test_a_timeout_first_asks_the_journal_for_an_answer_that_this_process_has_no
 
 
 @pytest.mark.parametrize(("late", "expected"), [(0.0, [1, 2]), (MOMENT, [None, 1])])
+@pytest.mark.parametrize("crash", [False, True])
 def test_signal_against_timeout_at_the_very_deadline_has_one_winner(
-    monkeypatch: pytest.MonkeyPatch, late: float, expected: list[int | None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: float, expected: list[int | None], crash: bool
 ) -> None:
     """The timeout is about to be written when the message is stored: in the moment of the deadline, or in the one after."""
 
     async def scenario() -> None:
         clock = ManualClock()
-        async with Engine(":memory:", clock=clock) as engine:
-            run = await reads.start()
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            run = await reads_and_asks.options(id="x").start()
             await quiet(engine)
             gate = Gate(engine, "expire", monkeypatch, before=True)
             clock.advance(10 + late)
@@ -195,10 +204,14 @@ def test_signal_against_timeout_at_the_very_deadline_has_one_winner(
             await run.signal(Letter(n=1))
             gate.open()
             await quiet(engine)
-            if late:
-                assert (await run.history())[0].outcome is Outcome.TIMEOUT
-            else:
-                await run.signal(Letter(n=2))
+            assert (await run.history())[0].outcome is (Outcome.TIMEOUT if late else Outcome.VALUE)
+            if crash:
+                await die(engine)
+        monkeypatch.undo()
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[reads_and_asks]) as engine:
+            run = reads_and_asks.run("x")
+            await run.signal(Letter(n=2))
+            await run.answer(Riddle, 0, early=True)
             assert await run.result(timeout=20) == expected
 
     asyncio.run(scenario())
@@ -222,24 +235,37 @@ def test_a_message_that_comes_while_a_timeout_is_being_written_goes_to_the_next_
     asyncio.run(scenario())
 
 
-def test_answer_against_timeout_at_the_very_deadline_has_one_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("before", [True, False], ids=["the answer first", "the timeout first"])
+@pytest.mark.parametrize("crash", [False, True])
+def test_answer_against_timeout_at_the_very_deadline_has_one_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool, crash: bool
+) -> None:
+    @workflow
+    async def flow() -> tuple[int | None, int]:
+        return await guesses.fn(), (await Letter.wait()).n
+
     async def scenario() -> None:
         clock = ManualClock()
-        async with Engine(":memory:", clock=clock) as engine:
-            for before in (True, False):
-                run = await guesses.start()
-                await quiet(engine)
-                with monkeypatch.context() as patch:
-                    gate = Gate(engine, "expire", patch, before=before)
-                    clock.advance(10)
-                    await gate.reached()
-                    if before:
-                        await run.answer(Riddle, 0)
-                    else:
-                        with pytest.raises(SignalSuperseded):
-                            await run.answer(Riddle, 0)
-                    gate.open()
-                    assert await run.result(timeout=20) == (0 if before else None)
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            run = await flow.options(id="x").start()
+            await quiet(engine)
+            gate = Gate(engine, "expire", monkeypatch, before=before)
+            clock.advance(10)
+            await gate.reached()
+            if before:
+                await run.answer(Riddle, 0)
+            else:
+                with pytest.raises(SignalSuperseded):
+                    await run.answer(Riddle, 0)
+            gate.open()
+            await quiet(engine)
+            if crash:
+                await die(engine)
+        monkeypatch.undo()
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[flow]) as engine:
+            run = flow.run("x")
+            await run.signal(Letter(n=1))
+            assert await run.result(timeout=20) == (0 if before else None, 1)
 
     asyncio.run(scenario())
 

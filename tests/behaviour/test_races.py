@@ -26,6 +26,7 @@ from durable_sqlite._run import Pass
 from durable_sqlite._session import Session
 from durable_sqlite._sqlite import SqliteJournal
 from tests.support.clock import ManualClock
+from tests.support.gates import Gate as HeldGate
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
@@ -185,6 +186,45 @@ def test_what_comes_due_while_the_suspension_is_being_written_is_not_slept_throu
 
     asyncio.run(scenario())
     assert effects == ["begin to tidy up", "tidied up"]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the commit", "after the commit"])
+@pytest.mark.parametrize("unload_after", [0.0, 3600.0], ids=["unloaded", "resident"])
+def test_a_timer_that_is_due_in_the_moment_of_the_suspension_fires_and_a_replay_keeps_its_place(
+    tmp_path: Path, before: bool, unload_after: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Due before the suspension is written, or when it is and the run has not heard of it; then its process dies."""
+
+    @workflow
+    async def flow() -> str:
+        await sleep(100)
+        await act("slept")
+        await sleep(100)
+        return "over"
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock, unload_after=unload_after) as engine:
+            gate = HeldGate(engine, "suspend", monkeypatch, before=before)
+            run = await flow.options(id="x").start()
+            await gate.reached()
+            clock.advance(100)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert await run.history() == []
+            gate.open()
+            await until(lambda: effects)
+            await quiet(engine)
+            assert [entry.key for entry in await run.history()] == ["sleep#1", "act#1"]
+            await die(engine)
+        monkeypatch.undo()
+        clock.advance(100)
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[flow]) as engine:
+            assert await engine.run("x").result(timeout=20) == "over"
+            assert [entry.key for entry in await engine.run("x").history()] == ["sleep#1", "act#1", "sleep#2"]
+
+    asyncio.run(scenario())
+    assert effects == ["slept"]
 
 
 def test_a_step_that_still_waits_for_an_earlier_commit_when_the_run_is_cancelled_never_begins(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def test_sleeping_until_a_moment_wakes_then() -> None:
     asyncio.run(scenario())
 
 
-def test_what_is_no_time_is_refused_before_anything_is_recorded() -> None:
+def test_what_is_no_time_is_refused_where_it_is_said() -> None:
     vague: Any = sleep
     for wrong in (math.nan, math.inf, -math.inf):
         with pytest.raises(ValueError, match="finite"):
@@ -151,15 +152,47 @@ def test_what_is_no_time_is_refused_before_anything_is_recorded() -> None:
     for strange in ("1", None, True):
         with pytest.raises(TypeError):
             _ = vague(strange)
+
+
+def test_what_is_no_instant_is_refused_where_it_is_said() -> None:
+    vague: Any = sleep_until
     with pytest.raises(ValueError, match="time zone"):
         _ = sleep_until(datetime(2030, 1, 1))  # noqa: DTZ001
+    for strange in ("2030-01-01", None, 5, BEGIN.date(), timedelta(1)):
+        with pytest.raises(TypeError, match="a datetime with a time zone"):
+            _ = vague(strange)
 
+
+async def in_no_time() -> None:
+    async with asyncio.timeout(math.nan):
+        await asyncio.sleep(0)
+
+
+async def at_no_time() -> None:
+    async with asyncio.timeout_at(math.nan):
+        await asyncio.sleep(0)
+
+
+async def called_at_no_time() -> None:
+    asyncio.get_running_loop().call_later(math.nan, print)
+
+
+NO_TIMES: list[Callable[[], Coroutine[Any, Any, None]]] = [
+    lambda: sleep(math.nan),
+    lambda: asyncio.sleep(math.nan),
+    in_no_time,
+    at_no_time,
+    called_at_no_time,
+]
+
+
+def test_what_is_no_time_is_refused_in_a_body_before_anything_is_recorded() -> None:
     @workflow
     async def nap() -> int:
         refused = 0
-        for wait in (sleep, asyncio.sleep):
+        for wait in NO_TIMES:
             try:
-                await wait(math.nan)
+                await wait()
             except ValueError:
                 refused += 1
         return refused
@@ -167,7 +200,7 @@ def test_what_is_no_time_is_refused_before_anything_is_recorded() -> None:
     async def scenario() -> None:
         async with Engine(":memory:"):
             run = await nap.start()
-            assert await run == 2
+            assert await run.result(timeout=5) == len(NO_TIMES)
             assert await run.history() == []
 
     asyncio.run(scenario())

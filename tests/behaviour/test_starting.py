@@ -17,6 +17,7 @@ from durable_sqlite import (
     RunConflict,
     RunExists,
     RunFailed,
+    Signal,
     State,
     UnknownRun,
     Unstorable,
@@ -176,6 +177,81 @@ def test_if_exists_replace_makes_a_new_run_of_one_that_has_ended_only() -> None:
                 await again.start(0.0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("state", ["pending", "running", "suspended", "paused", "parked"])
+@pytest.mark.parametrize("with_input", ["the same input", "another input"])
+def test_a_run_that_has_not_ended_is_not_replaced_whatever_the_input(state: str, with_input: str) -> None:
+    stage = Stage()
+
+    @step
+    async def hold() -> None:
+        await stage.enter("hold")
+
+    @workflow
+    async def held(number: int) -> int:
+        if state == "running":
+            await hold()
+        if state == "parked":
+            await asyncio.get_running_loop().create_future()
+        await sleep(3600)
+        return number
+
+    async def scenario() -> None:
+        async with Engine(":memory:", drive=state != "pending") as engine:
+            run = await held.options(id="a").start(1)
+            if state == "running":
+                await stage.seen("hold")
+            else:
+                await quiet(engine)
+            if state == "paused":
+                await run.pause()
+                await quiet(engine)
+            before = await run.info()
+            assert before.state == state
+            number = 1 if with_input == "the same input" else 2
+            with pytest.raises(RunConflict, match=f"run a is {state}: only a run that has ended can be replaced"):
+                await held.options(id="a", if_exists="replace").start(number)
+            assert await run.info() == before
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "cancelled"])
+def test_a_run_that_has_ended_is_replaced_with_all_that_it_had(state: str) -> None:
+    class Leftover(Signal, name=f"starting.leftover.{state}"):
+        pass
+
+    @workflow
+    async def ends(how: str) -> str:
+        await greet("ada")
+        if how == "failed":
+            raise LookupError
+        if how == "cancelled":
+            await sleep(3600)
+        return how
+
+    async def scenario() -> None:
+        async with Engine(":memory:") as engine:
+            run = await ends.options(id="a", tags={"k": "old"}).start(state)
+            await run.signal(Leftover())
+            await quiet(engine)
+            if state == "cancelled":
+                await run.cancel()
+                await quiet(engine)
+            assert (await run.info()).state == state
+            assert len(await run.messages()) == 1
+            again = await ends.options(id="a", if_exists="replace").start("completed")
+            assert again.created
+            assert await again.result(timeout=20) == "completed"
+            assert (await again.info()).tags == {}
+            assert await again.messages() == []
+            assert [entry.key for entry in await again.history()] == ["greet#1"]
+            assert [letter async for letter in engine.dead_letters()] == []
+            assert await engine.count() == 1
+
+    asyncio.run(scenario())
+    assert called == ["ada", "ada"]
 
 
 def test_options_of_a_start_add_up_and_leave_the_workflow_alone() -> None:

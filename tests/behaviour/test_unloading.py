@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import pytest
 
-from durable_sqlite import Engine, State, Unloading, _body_loop, current_run, sleep, step, workflow
+from durable_sqlite import (
+    Engine,
+    Run,
+    Signal,
+    State,
+    Suspend,
+    Tx,
+    Unloading,
+    _body_loop,
+    current_run,
+    each,
+    sleep,
+    step,
+    transaction,
+    workflow,
+)
 from tests.support.clock import ManualClock
+from tests.support.gates import session_of
 from tests.support.restarts import quiet
 
 seen: list[str] = []
@@ -88,6 +108,164 @@ def test_a_suspended_body_stays_in_memory_for_a_while_and_then_goes() -> None:
     asyncio.run(scenario())
 
 
+@workflow
+async def waits(name: str, seconds: float) -> str:
+    """Says when it leaves memory, and when it is awake."""
+    try:
+        await sleep(seconds)
+        await sleep(10)
+    except Unloading:
+        seen.append(name)
+        raise
+    return f"{name} is awake"
+
+
+def test_unless_it_is_said_otherwise_a_suspended_body_stays_in_memory_for_five_seconds() -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock) as engine:
+            await waits.start("a", 100)
+            await naps(engine, clock, seconds=4.999_999)
+            assert seen == []
+            await naps(engine, clock, seconds=0.000_001)
+            assert seen == ["a"]
+
+    asyncio.run(scenario())
+
+
+def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=3600, max_resident=4) as engine:
+            runs: list[Run[str]] = []
+
+            async def begin(name: str, seconds: float) -> None:
+                runs.append(await waits.start(name, seconds))
+                await quiet(engine)
+
+            for name, seconds in (("a", 1), ("b", 100), ("c", 100)):
+                await begin(name, seconds)
+            await naps(engine, clock, seconds=1)  # "a" sleeps a second time, so it is the one that was used last
+            await begin("d", 100)
+            assert seen == []
+            for name, gone in (("e", "b"), ("f", "c"), ("g", "a")):
+                await begin(name, 100)
+                assert seen.pop() == gone
+                assert seen == []
+            for _ in range(2):
+                await naps(engine, clock, seconds=100)
+            assert [await run.result(timeout=20) for run in runs] == [f"{name} is awake" for name in "abcdefg"]
+
+    asyncio.run(scenario())
+
+
+def test_a_body_makes_room_for_one_that_needs_it_and_else_stays() -> None:
+    """However often the engine looks for runs to drive while all the room is taken."""
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=3600, max_resident=2) as engine:
+            runs = [await waits.start("a", 1)]
+            await quiet(engine)
+            runs.append(await waits.start("b", 100))
+            await naps(engine, clock, seconds=1)  # the engine looks, since "a" is due, and there is nothing to claim
+            assert seen == []
+            runs.append(await waits.start("c", 200))
+            await quiet(engine)
+            assert seen == ["b"]
+            await naps(engine, clock, seconds=10)  # "a" ends
+            assert await runs[0].result(timeout=20) == "a is awake"
+            await naps(engine, clock, seconds=89)  # "b" is due and finds room
+            assert seen == ["b"]
+            await naps(engine, clock, seconds=101)
+            await naps(engine, clock, seconds=10)
+            assert [await run.result(timeout=20) for run in runs] == [f"{name} is awake" for name in "abc"]
+            assert seen == ["b"]
+
+    asyncio.run(scenario())
+
+
+def test_nothing_of_an_unloaded_body_is_left_in_memory() -> None:
+    class Load:
+        """Something large."""
+
+    clock = ManualClock()
+    left: list[weakref.ref[object]] = []
+
+    @workflow
+    async def flow() -> None:
+        load = Load()
+        left.append(weakref.ref(load))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(200))
+            await sleep(100)
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=5) as engine:
+            run = await flow.start()
+            await naps(engine, clock, seconds=4)
+            left.extend(weakref.ref(one) for one in session_of(engine).worker._passes.values())
+            assert [ref() is None for ref in left] == [False, False]
+            await naps(engine, clock, seconds=1)
+            gc.collect()
+            assert [ref() is None for ref in left] == [True, True]
+            for _ in range(2):
+                await naps(engine, clock, seconds=100)
+            await run.result(timeout=20)
+
+    asyncio.run(scenario())
+
+
+def test_unloading_is_seen_by_what_is_for_every_end_and_by_nothing_else() -> None:
+    """At each unload anew; and never by code that handles errors, or the cancellation of a task."""
+    clock = ManualClock()
+
+    class Held:
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        ) -> None:
+            seen.append(f"exit {kind and kind.__name__} {current_run().unloading}")
+
+    @workflow
+    async def flow() -> str:
+        for _ in range(2):
+            async with Held():
+                try:
+                    try:
+                        await sleep(10)
+                    except Exception:
+                        seen.append("an error")
+                    except asyncio.CancelledError:
+                        seen.append("a cancellation")
+                    finally:
+                        seen.append(f"finally {current_run().unloading}")
+                except BaseException as error:
+                    seen.append(type(error).__name__)
+                    raise
+        return "awake"
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=clock, unload_after=0) as engine:
+            run = await flow.start()
+            await quiet(engine)
+            unloaded = ["finally True", "Unloading", "exit Unloading True"]
+            assert seen == unloaded
+            await naps(engine, clock)
+            slept = ["finally False", "exit None False"]
+            assert seen == [*unloaded, *slept, *unloaded]
+            await naps(engine, clock)
+            assert seen == [*unloaded, *slept, *unloaded, *slept, *slept]
+            assert await run.result(timeout=20) == "awake"
+            assert len(await run.history()) == 2
+
+    asyncio.run(scenario())
+    assert not issubclass(Unloading, Exception | asyncio.CancelledError)
+
+
 def test_clean_up_code_that_runs_at_an_unload_records_nothing_and_starts_no_step(tmp_path: Path) -> None:
     clock = ManualClock()
 
@@ -133,6 +311,90 @@ def test_clean_up_code_that_runs_at_an_unload_records_nothing_and_starts_no_step
             assert sorted(seen) == ["awake", "branch", "clean", "x", "y"]
 
     asyncio.run(scenario())
+
+
+class Parting(Signal):
+    pass
+
+
+class Farewell(Suspend[bool]):
+    pass
+
+
+@transaction
+def write(tx: Tx) -> None:
+    seen.append("write")
+
+
+@workflow
+async def other() -> None:
+    await Parting.wait()
+
+
+async def with_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(act("a branch"))
+        await act("a group")
+
+
+LAST_ACTS: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+    "a step": lambda: act("a step"),
+    "a fan-out": lambda: each(act, ["one", "two"]),
+    "a transaction": write,
+    "a child": other.options(id="child"),
+    "a start": lambda: other.options(id="started").start(),
+    "a message": lambda: other.run("other").signal(Parting()),
+    "a cancel": lambda: other.run("other").cancel(),
+    "an answer": lambda: other.run("other").answer(Farewell, True),
+    "the end of a run": lambda: other.run("other").result(),
+    "a wait": Parting.wait,
+    "a drain": Parting.drain,
+    "a question": lambda: Farewell().wait(status="farewell"),
+    "a sleep": lambda: sleep(0),
+    "asyncio.sleep": lambda: asyncio.sleep(0.1),
+    "asyncio.timeout": lambda: asyncio.wait_for(act("in time"), 1),
+    "a task group": with_a_group,
+}
+
+
+@pytest.mark.parametrize("what", LAST_ACTS)
+@pytest.mark.parametrize("goes", ["unloaded", "when its engine is closed"])
+def test_no_durable_call_of_an_unloading_body_answers_or_does_anything(tmp_path: Path, what: str, goes: str) -> None:
+    clock = ManualClock()
+
+    @workflow
+    async def flow() -> None:
+        try:
+            await sleep(100)
+        finally:
+            if current_run().unloading:
+                seen.append("asks")
+                await LAST_ACTS[what]()
+                seen.append("answered")
+
+    async def scenario() -> None:
+        path = tmp_path / "j.db"
+        async with Engine(path, clock=clock, unload_after=0 if goes == "unloaded" else 3600) as engine:
+            await other.options(id="other").start()
+            run = await flow.options(id="x").start()
+            await quiet(engine)
+            before = await run.info()
+            assert before.state is State.SUSPENDED
+        async with Engine(path, clock=clock, drive=False) as client:
+            assert seen == ["asks"]
+            assert await client.run("x").info() == before
+            assert await client.run("x").history() == []
+            assert [question async for question in client.questions()] == []
+            assert {info.id async for info in client.runs()} == {"x", "other"}
+            left = await client.run("other").info()
+            assert (left.state, await client.run("other").messages()) == (State.SUSPENDED, [])
+            clock.advance(100)
+        async with Engine(path, clock=clock, workflows=[flow]) as engine:
+            await engine.run("x").result(timeout=20)
+            assert [entry.key for entry in await engine.run("x").history()] == ["sleep#1"]
+
+    asyncio.run(scenario())
+    assert seen == ["asks"]
 
 
 def test_a_body_that_catches_everything_still_cannot_stay(caplog: pytest.LogCaptureFixture) -> None:

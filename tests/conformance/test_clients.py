@@ -102,6 +102,20 @@ def test_replace_takes_the_place_of_a_run_that_has_ended_and_of_nothing_else(lab
     lab(program)
 
 
+def test_a_run_that_is_parked_is_not_replaced_since_whoever_waits_for_it_still_waits(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, hold = await begin(journal)
+        await journal.end(hold, End(State.PARKED, "error", b"{}", 20))
+        with pytest.raises(RunConflict):
+            await journal.start(new_run(digest=b"2", uid="two"), IfExists.REPLACE, drive=True)
+        row = await journal.run("a")
+        assert row is not None
+        assert row.state is State.PARKED
+
+    lab(program)
+
+
 def test_the_number_of_a_replaced_run_is_never_used_again(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()

@@ -84,7 +84,7 @@ def start(
         return insert()
     if new.parent is not None and (row.parent, row.uid) == (new.parent, new.uid):
         return attach(row)
-    if if_exists is IfExists.REPLACE and row.state.stopped:
+    if if_exists is IfExists.REPLACE and row.state.ended:
         disk.forget(row.no)
         return insert()
     return _taken(row, new, if_exists) or attach(row)
