@@ -24,6 +24,8 @@ from .._records import (
     NewRun,
     News,
     OpenQuestion,
+    Pruned,
+    Pruning,
     QuestionQuery,
     Report,
     Request,
@@ -42,6 +44,7 @@ from .._records import (
 from .._tables import Effect, Undone, Work
 from . import clients, control, driving, queries, recording, reviving, transactions
 from .door import Door
+from .pruning import prune
 
 __all__ = ["SqliteJournal"]
 
@@ -103,6 +106,10 @@ class SqliteJournal(Door):
     def discard(self, run_id: str, at: int) -> asyncio.Future[RunRow]:
         """Mark a dead letter as seen to."""
         return self._submit(lambda desk: reviving.discard(desk, run_id, at), drives=False)
+
+    def prune(self, pruning: Pruning) -> asyncio.Future[Pruned]:
+        """Forget runs that ended long ago."""
+        return self._submit(lambda desk: prune(desk, pruning), drives=False)
 
     def transact(self, work: Work[T]) -> asyncio.Future[T]:
         """Run a body inside the batch's transaction; what it gave, once that is committed."""

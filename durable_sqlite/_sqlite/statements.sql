@@ -256,6 +256,39 @@ UPDATE durable_waits SET over = 0 WHERE target = :id AND over = 1;
 UPDATE durable_runs SET state = 'pending', due_at = NULL, updated_at = :at, changed = :tick
 WHERE no IN (SELECT run FROM durable_waits WHERE target = :id) AND +state = 'suspended';
 
+-- Pruning -------------------------------------------------------------------------------------------------------------
+
+-- The runs that ended by then, a short walk along their index. Which of them are wanted is seen one by one: a condition
+-- here would walk past however many that are not, while others want the write lock.
+-- name: ended_by
+SELECT
+    ended_at, no, id,
+    state IN (SELECT value FROM json_each(:states) AS w) OR (:discarded AND coalesce(discarded_at <= :before, 0))
+FROM durable_runs INDEXED BY durable_runs_ended
+WHERE ended_at IS NOT NULL AND ended_at <= :before AND ended_at >= :after_at
+    AND (ended_at, no) > (:after_at, :after_no)
+ORDER BY ended_at, no LIMIT :looks;
+
+-- Somebody waits for the run; a run above it may ask for it again; or something is left below it that is to stay.
+-- name: is_needed
+SELECT EXISTS (
+    SELECT 1 FROM durable_waits WHERE target = :id
+) OR EXISTS (
+    WITH RECURSIVE above (no) AS (
+        SELECT parent FROM durable_runs WHERE no = :run
+        UNION ALL
+        SELECT runs.parent FROM above JOIN durable_runs AS runs ON runs.no = above.no)
+    SELECT 1 FROM above JOIN durable_runs AS runs ON runs.no = above.no
+    WHERE +runs.state NOT IN ('completed', 'cancelled')
+) OR EXISTS (
+    WITH RECURSIVE below (no) AS (
+        SELECT no FROM durable_runs WHERE parent = :run AND detached = 0
+        UNION ALL
+        SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
+    SELECT 1 FROM below JOIN durable_runs AS runs ON runs.no = below.no
+    WHERE NOT coalesce(ended_at <= :before, 0) OR NOT (
+        +state IN (SELECT value FROM json_each(:states) AS w) OR (:discarded AND coalesce(discarded_at <= :before, 0))));
+
 -- Messages and questions ----------------------------------------------------------------------------------------------
 
 -- name: message_of
