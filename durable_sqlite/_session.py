@@ -16,9 +16,11 @@ from ._codec import Vault, describe, dump_error
 from ._context import Host
 from ._liveness import Lifeline, is_dead, side_file, sweep
 from ._records import State
+from ._retention import Retention
 from ._specs import WorkflowSpec
 from ._surroundings import Surroundings
 from ._threads import StepThreads
+from ._watchdog import Watchdog
 from ._worker import Worker, WorkerOptions
 from .errors import DurableError, JournalError, UsageError, WrongLoop
 from .journal import Journal
@@ -48,6 +50,10 @@ class Plan:
     max_recoveries: int
     max_entries: int
     retry: Retry
+    retention: int | None
+    """For how many microseconds ended runs are kept; None: for ever."""
+    slow_loop: float | None
+    """After how many seconds it is said that the event loop is blocked, and by what; None: never."""
     chance: Random
     step_threads: int
     step_exists: Callable[[str], bool]
@@ -68,6 +74,8 @@ class Session:
     def __init__(self, plan: Plan) -> None:
         self.loop = asyncio.get_running_loop()
         self.journal = plan.journal()
+        self.name = ""
+        """Under which it is enrolled as a worker."""
         self._plan = plan
         self._pid = os.getpid()
         self._threads = StepThreads(plan.step_threads)
@@ -85,6 +93,8 @@ class Session:
             failpoint=plan.failpoint,
         )
         self.worker = Worker(around, plan.worker, plan.changed, plan.new_letter)
+        self._retention = Retention(self.journal, self.loop, plan.clock, plan.retention)
+        self.watchdog = Watchdog(plan.host.title, self.loop, plan.clock, plan.slow_loop, self.worker.pumped)
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -92,6 +102,7 @@ class Session:
 
     async def open(self, name: str) -> None:
         """Open the journal and enrol as the worker `name`; with `drives`, take over what dead workers left."""
+        self.name = name
         if self._plan.path is not None:
             if not self._plan.path.parent.is_dir():
                 raise UsageError(f"the folder of the journal {self._plan.path} does not exist: make it first")
@@ -104,6 +115,7 @@ class Session:
                 self._lifeline.release()
             raise
         self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
+        self.watchdog.start()
         if self._plan.path is not None:
             await self.worker.attend()
             self._listener = self.loop.create_task(self._listen(), name="durable_sqlite listener")
@@ -113,10 +125,13 @@ class Session:
                 self.know(workflow)
             await self._know_what_waits()
             self.worker.look()
+            self._retention.start()
 
     async def close(self) -> None:
         """Unload bodies, cancel steps in flight, commit, give runs back."""
         self._closed = True
+        self._retention.stop()
+        self.watchdog.stop()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait((self._listener,))
@@ -214,6 +229,8 @@ class Session:
             if not self._closed:
                 self._closed = True
                 self._plan.let_go()
+                self._retention.stop()
+                self.watchdog.stop()
                 for run in self.worker.held():
                     given_back = self.journal.give_back(run.hold, self._plan.clock.now())
                     given_back.add_done_callback(_whatever_came_of_it)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
 from . import connect, driving, migrate, queries, statements, user_schema
+from .backup import Copier
 from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .link import Guardian, JobConnection, Link
@@ -78,6 +79,7 @@ class Door:
         self._schema = schema
         self._writer: Writer | None = None
         self._reader: Link | None = None
+        self._copier = Copier(self.path, failpoint or _nothing)
         self._guardian: Guardian | None = None
         self._life: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -191,10 +193,13 @@ class Door:
     async def _open_reader(self, pauses: Pauses) -> None:
         if self._is_in_memory:
             return
-        reader = self._reader = Link(self._address(), connection=self._connection)
-        await reader.open()
+        self._reader = Link(self._address(), connection=self._connection)
+        await self._make_reader(self._reader, pauses)
+
+    async def _make_reader(self, link: Link, pauses: Pauses) -> None:
+        await link.open()
         readonly = partial(connect.configure, synchronous=self._synchronous, readonly=True)
-        await self._patiently(pauses, lambda: reader.run(readonly))
+        await self._patiently(pauses, lambda: link.run(readonly))
 
     async def _patiently(self, pauses: Pauses, hop: Callable[[], Awaitable[T]]) -> T:
         """Try again for as long as another process holds the lock."""
@@ -225,6 +230,7 @@ class Door:
 
     async def _let_go(self) -> None:
         """Stop the threads, which still commit what is queued, and wait for their end."""
+        self._copier.stop()
         links = self._links()
         for link in links:
             link.stop()
@@ -234,9 +240,10 @@ class Door:
 
     def _links(self) -> list[Link]:
         writing = None if self._writer is None else self._writer.link
-        return [link for link in (self._reader, writing) if link is not None]
+        return [link for link in (*self._copier.links, self._reader, writing) if link is not None]
 
     def _abandon(self) -> None:
+        self._copier.stop()
         for link in self._links():
             link.abandon()
 
@@ -254,6 +261,7 @@ class Door:
 
     async def _close(self, writer: Writer, life: asyncio.Task[None], at: int) -> None:
         failpoint = self._failpoint or _nothing
+        await self._copier.close()
         failpoint("close.before_release")
         released = writer.submit(partial(driving.release, at=at), drives=False)
         writer.finish()

@@ -43,7 +43,7 @@ from .._records import (
 )
 from .._tables import Effect, Undone, Work
 from . import clients, control, driving, queries, recording, reviving, transactions
-from .door import Door
+from .care import Care
 from .pruning import prune
 
 __all__ = ["SqliteJournal"]
@@ -51,7 +51,7 @@ __all__ = ["SqliteJournal"]
 T = TypeVar("T")
 
 
-class SqliteJournal(Door):
+class SqliteJournal(Care):
     """A journal in an SQLite file. What its verbs promise stands at the port."""
 
     # Writes of clients -----------------------------------------------------------------------------------------------

@@ -822,3 +822,35 @@ SELECT changes();
 -- A table that gives no number twice has none left after the largest, and SQLite calls that a full disk.
 -- name: used_up
 SELECT 1 FROM sqlite_sequence WHERE seq = 9223372036854775807;
+
+-- Stats ---------------------------------------------------------------------------------------------------------------
+
+-- Walks along an index of all runs, which is small: neither their payloads nor anything else of them is read.
+-- name: count_by_state
+SELECT state, count(*) FROM durable_runs INDEXED BY durable_runs_by_state GROUP BY state;
+
+-- Each number comes from an index of just those rows. A run that has ended takes none of its messages any more.
+-- name: count_the_rest
+SELECT
+    (SELECT count(*) FROM durable_runs INDEXED BY durable_runs_letters
+        WHERE state IN ('failed', 'parked') AND discarded_at IS NULL),
+    (SELECT count(*) FROM durable_runs AS runs CROSS JOIN durable_waits AS waits ON waits.run = runs.no
+        WHERE runs.state = 'suspended'),
+    (SELECT count(*) FROM durable_questions INDEXED BY durable_questions_open
+        WHERE answer IS NULL AND closed_at IS NULL),
+    (SELECT count(*) FROM durable_signals AS signals INDEXED BY durable_signals_waiting
+        CROSS JOIN durable_runs AS runs ON runs.no = signals.run
+        WHERE taken_by IS NULL AND error IS NULL AND runs.state NOT IN ('completed', 'failed', 'cancelled')),
+    (SELECT count(*) FROM durable_workers),
+    (SELECT min(at) FROM (
+        SELECT min(updated_at) AS at FROM durable_runs INDEXED BY durable_runs_pending
+            WHERE state = 'pending' AND deaths < 2
+        UNION ALL
+        SELECT min(updated_at) FROM durable_runs INDEXED BY durable_runs_suspect
+            WHERE state = 'pending' AND deaths >= 2)),
+    (SELECT min(at) FROM (
+        SELECT min(due_at) AS at FROM durable_runs INDEXED BY durable_runs_due
+            WHERE state = 'suspended' AND due_at IS NOT NULL
+        UNION ALL
+        SELECT min(due_at) FROM durable_runs INDEXED BY durable_runs_paused_due
+            WHERE state = 'paused' AND due_at IS NOT NULL));

@@ -19,6 +19,7 @@ from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .files import Files
 from .link import Link
+from .meter import Meter
 from .patience import LOGGER, Patience, Pauses
 from .transactions import BatchUndone, Bench, Given, given
 
@@ -92,6 +93,7 @@ class Writer:
         self._closing = False
         self.link = settings.new_link(self._farewell)
         self.me = 0
+        self.meter = Meter()
         # Shared with the thread; deques, because their ends may be used from both sides.
         self._queue: deque[_Operation] = deque()
         self._done: deque[tuple[_Operation, Any]] = deque()
@@ -140,6 +142,11 @@ class Writer:
                     self._restarted = False
                 elif self._files is not None and self._files.wal_size > self._checkpoint_at:
                     await self.checkpoint("RESTART")
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for their commit."""
+        return len(self._queue) + len(self._batch)
 
     def finish(self) -> None:
         """Take no more operations; `serve` returns when those that were taken are written."""
@@ -272,6 +279,7 @@ class Writer:
     def _transact(self, connection: sqlite3.Connection, group: list[_Operation]) -> Obstacle | None:
         answers: list[Any] = []
         until: float | None = None
+        began = self._settings.bench.now()
         try:
             connection.execute("BEGIN IMMEDIATE")
             fenced = connection.execute(self._settings.sql["bump"], {"me": self.me}).rowcount == 0
@@ -301,6 +309,7 @@ class Writer:
             return self._not_committed(connection, group, answers, error)
         self._fail("commit.after")
         self._commits += not fenced
+        self.meter.note(self._settings.bench.now() - began, len(group))
         self._finish(list(zip(group, answers, strict=True)))
         return None
 

@@ -221,7 +221,9 @@ def test_the_children_of_a_dead_letter_are_kept_since_it_may_be_resumed(lab: Ove
         parent = await child(journal, "parent", root)
         young = await child(journal, "child", parent)
         await journal.end(young, completed())
-        await journal.end(parent, End(State.CANCELLED, "", None, 60))  # what is cancelled is revived with what is above it
+        await journal.end(
+            parent, End(State.CANCELLED, "", None, 60)
+        )  # what is cancelled is revived with what is above it
         await journal.end(root, End(state, "error", b"{}", 70))
         assert await prune(journal) == set()
         await journal.discard("root", 80)
