@@ -63,7 +63,7 @@ class CommitStats:
 
 @dataclass(frozen=True, slots=True)
 class LoopStats:
-    """How late the application's event loop is, in seconds, asked four times a second; None where it is not watched."""
+    """How late the application's event loop is, in seconds, asked twice a second; None where it is not watched."""
 
     lag: float | None
     """The last time."""

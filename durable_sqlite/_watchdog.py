@@ -27,8 +27,8 @@ __all__ = ["Watchdog"]
 
 logger = logging.getLogger("durable_sqlite")
 
-_ASKS = 4  # how often it asks within the limit
-_OFTEN, _SELDOM = 0.0005, 0.25  # seconds between two looks, at the least and at the most
+_ASKS = 2  # how often it asks within the limit
+_OFTEN, _SELDOM = 0.0005, 0.5  # seconds between two looks, at the least and at the most
 _ASLEEP = 0.5  # seconds by which a look may be late: then it was not only the loop that did not go on
 _MINUTE = 60.0
 
