@@ -253,6 +253,19 @@ def test_a_parent_is_kept_while_something_below_it_is_kept(lab: Over) -> None:
     lab(program)
 
 
+def test_a_parent_is_kept_while_a_child_of_it_has_ended_only_lately(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        _, root = await begin(journal, "root")
+        young = await child(journal, "child", root)
+        await journal.end(root, completed(60))
+        await journal.end(young, completed(101))
+        assert await prune(journal) == set()
+        assert await prune(journal, order(before=101)) == {"root", "child"}
+
+    lab(program)
+
+
 def test_a_detached_child_survives_its_parent(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal = await lab.worker()

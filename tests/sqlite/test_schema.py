@@ -248,6 +248,7 @@ def test_no_statement_reads_a_whole_table(connection: sqlite3.Connection, name: 
         ("ended_by", "durable_runs_ended (ended_at>? AND ended_at<?)"),
         ("is_needed", "durable_waits_for_runs"),
         ("is_needed", "durable_runs_children"),
+        ("count_by_state", "COVERING INDEX durable_runs_by_state"),
     ],
 )
 def test_each_index_serves_the_query_it_was_made_for(connection: sqlite3.Connection, name: str, index: str) -> None:
