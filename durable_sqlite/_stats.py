@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ._records import State
+from ._records import State, StateName
 
 __all__ = ["BodyStats", "CommitStats", "JournalStats", "LoopStats", "Stats"]
 
@@ -25,8 +25,8 @@ class JournalStats:
     """Pages in the file that hold nothing any more and are used before it grows."""
     schema: int
     """The number of the last migration."""
-    runs: Mapping[State, int]
-    """How many runs are in each state."""
+    runs: Mapping[State | StateName, int]
+    """How many runs are in each state; all states are there."""
     dead_letters: int
     """Runs that failed or are parked and that nobody has discarded."""
     waits: int

@@ -158,7 +158,8 @@ class Watchdog:
             self._tell(asked, now - asked)
 
     def _tell(self, asked: float, took: float) -> None:
-        stack = list(_stack(sys._current_frames().get(self._here)))  # noqa: SLF001 - no other way to see another thread
+        frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - no other way to see a thread
+        stack = list(_stack(frames.get(self._here)))
         who = self._who()
         with self._lock:
             if not stack or self._asked != asked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from .._clock import to_datetime
-from .._records import State
+from .._records import State, StateName
 from .._stats import JournalStats
 from .connect import MEMORY
 from .rows import Tables
@@ -18,7 +18,7 @@ def stats(tables: Tables, path: str) -> JournalStats:
 
     Reads indexes, and the parts of them that tell of what has not ended; entries are not counted.
     """
-    runs: dict[State, int] = dict.fromkeys(State, 0)
+    runs: dict[State | StateName, int] = dict.fromkeys(State, 0)
     for word, number in tables.all("count_by_state", {}):
         runs[State(word)] = number
     ((letters, waits, questions, messages, workers, pending_at, due_at),) = tables.all("count_the_rest", {})

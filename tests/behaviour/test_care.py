@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -285,22 +284,22 @@ async def breaks() -> str:
 
 
 @pytest.mark.parametrize(
-    ("call", "why"),
+    ("older_than", "options", "why"),
     [
-        (lambda engine: engine.prune(-1), "age"),
-        (lambda engine: engine.prune(timedelta(days=-1)), "age"),
-        (lambda engine: engine.prune(0, states=["running"]), "and none that are"),
-        (lambda engine: engine.prune(0, states="paused"), "and none that are"),
-        (lambda engine: engine.prune(0, batch=0), "batch"),
-        (lambda engine: engine.prune(0, batch=True), "batch"),
+        (-1, {}, "age"),
+        (timedelta(days=-1), {}, "age"),
+        (0, {"states": ["running"]}, "and none that are"),
+        (0, {"states": "paused"}, "and none that are"),
+        (0, {"batch": 0}, "batch"),
+        (0, {"batch": True}, "batch"),
     ],
 )
-def test_a_pruning_that_makes_no_sense_is_refused(call: Callable[[Engine], Any], why: str) -> None:
+def test_a_pruning_that_makes_no_sense_is_refused(older_than: float, options: dict[str, Any], why: str) -> None:
     async def scenario() -> None:
         async with Engine(":memory:") as engine:
             await over(await flow.start("x"))
             with pytest.raises(UsageError, match=why):
-                await call(engine)
+                await engine.prune(older_than, **options)
             assert await engine.count() == 1
 
     asyncio.run(scenario())
@@ -341,7 +340,7 @@ def test_with_retention_old_runs_go_after_opening_and_then_hourly(tmp_path: Path
                 alarm = await rung(retention)
                 assert await ids(engine) == {"next", "letter"}
                 clock.advance(3_600)
-                await until(lambda alarm=alarm: retention._alarm is not alarm)
+                await another(retention, alarm)
             await until_gone(engine, "next")
             assert await ids(engine) == {"letter"}
             await rung(retention)
@@ -355,6 +354,11 @@ async def rung(retention: Any) -> Any:
     """Wait until it is done for this hour; the alarm of the next."""
     await until(lambda: retention._alarm is not None)
     return retention._alarm
+
+
+async def another(retention: Any, alarm: object) -> None:
+    """Wait until that alarm has rung."""
+    await until(lambda: retention._alarm is not alarm)
 
 
 async def until_gone(engine: Engine, run_id: str) -> None:

@@ -10,6 +10,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -309,7 +310,7 @@ def test_a_folder_that_may_not_be_written_to_is_named(tmp_path: Path, monkeypatc
 
     async def main() -> None:
         async with opened(tmp_path / "j.db") as journal:
-            monkeypatch.setattr(backup.tempfile, "mkstemp", refuse)
+            monkeypatch.setattr(tempfile, "mkstemp", refuse)
             with pytest.raises(JournalError, match=r"copy\.db was not made \(Permission denied\)"):
                 await journal.backup(tmp_path / "copy.db", overwrite=False)
 
@@ -362,8 +363,8 @@ def test_a_backup_is_broken_off_where_its_journal_closes_or_nobody_waits_for_it(
         await journal.open("w", 1)
         making = asyncio.create_task(journal.backup(tmp_path / "copy.db", overwrite=False))
         await step.reached()
+        ending = asyncio.create_task(journal.close(2) if how == "close" else asyncio.sleep(0))
         if how == "close":
-            closing_ = asyncio.create_task(journal.close(2))
             await asyncio.sleep(0)
         elif how == "stop":
             journal.stop()
@@ -376,7 +377,7 @@ def test_a_backup_is_broken_off_where_its_journal_closes_or_nobody_waits_for_it(
             await making
         assert names(tmp_path) == {"j.db"}
         if how == "close":
-            await closing_
+            await ending
             assert not (tmp_path / "j.db-wal").exists()  # nothing was in the way of the last checkpoint
             with pytest.raises(EngineClosed):
                 await journal.backup(tmp_path / "copy.db", overwrite=False)
