@@ -86,5 +86,4 @@ class Retention:
         else:
             if pruned:
                 logger.info("%d run(s) that ended more than %.0f s ago were forgotten", pruned, keep / 1_000_000)
-        if self._keep is not None:
-            self._alarm = self._clock.call_at(self._loop, self._clock.now() + _EVERY, self.start)
+        self._alarm = self._clock.call_at(self._loop, self._clock.now() + _EVERY, self.start)

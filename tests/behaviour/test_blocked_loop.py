@@ -17,7 +17,7 @@ import pytest
 
 from durable_sqlite import Engine, UsageError, current_step, step, workflow
 from durable_sqlite._stats import LoopStats
-from durable_sqlite._watchdog import Watchdog, _stack
+from durable_sqlite._watchdog import Watchdog, _place, _stack
 from tests.support.clock import START, ManualClock
 from tests.support.gates import session_of
 from tests.support.house import python
@@ -312,6 +312,25 @@ def test_it_knows_when_the_loop_last_turned_and_how_late_it_was() -> None:
         kennel.close()
 
     asyncio.run(scenario())
+
+
+def test_what_was_long_ago_is_forgotten_though_nobody_asks() -> None:
+    async def scenario() -> None:
+        kennel = Kennel()
+        for lag in (0.9, 0.5, 0.25):
+            kennel.look()
+            kennel.now += lag
+            await answered()
+            kennel.now += 40.0
+        kennel.close()
+        assert len(kennel.dog._lags) == 2  # of the last minute, when the last one came
+
+    asyncio.run(scenario())
+
+
+def test_where_the_library_itself_blocks_the_loop_its_own_place_is_told() -> None:
+    code = Watchdog.look.__code__
+    assert _place([(code, 12)]) == f"at {code.co_filename}:12 in Watchdog.look"
 
 
 @pytest.mark.parametrize("options", [{"slow_loop": None}, {"drive": False}])

@@ -420,6 +420,27 @@ def test_a_journal_that_cannot_be_pruned_now_is_pruned_an_hour_later(
     assert "cannot be forgotten now, it is tried again later: the disk is away" in caplog.text
 
 
+def test_a_journal_that_is_gone_is_pruned_no_more(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(pruning: Pruning) -> asyncio.Future[Pruned]:
+        raise EngineClosed("the journal is closed")
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(":memory:", clock=clock, retention=60) as engine:
+            retention = session_of(engine)._retention
+            await rung(retention)
+            monkeypatch.setattr(session_of(engine).journal, "prune", gone)
+            clock.advance(3_600)
+            await until(lambda: retention._task is not None and retention._task.done() and not retention._alarm)
+            assert retention._task is not None
+            assert retention._task.exception() is None
+
+    asyncio.run(scenario())
+    assert caplog.text == ""
+
+
 def test_an_engine_that_closes_in_the_middle_of_pruning_closes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     clock = ManualClock()
 

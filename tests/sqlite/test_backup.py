@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import sqlite3
@@ -275,6 +276,19 @@ def test_the_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_it_i
         assert events == [".part True False", "folder False True", "acknowledged"]
 
     asyncio.run(main())
+
+
+def test_on_macos_the_disk_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", lambda _descriptor, what: told.append(what))
+
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            await journal.backup(tmp_path / "copy.db", overwrite=False)
+
+    asyncio.run(main())
+    assert told == [51, 51]  # the file, then its folder
 
 
 @pytest.mark.parametrize("point", ["backup.step", "backup.filled", "backup.synced"])

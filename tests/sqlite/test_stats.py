@@ -133,6 +133,18 @@ def test_sizes_are_those_of_the_files_and_of_their_pages(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+def test_a_copy_that_has_no_wal_can_be_looked_at(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            await begin(journal)
+            await journal.backup(tmp_path / "copy.db", overwrite=False)
+
+    asyncio.run(main())
+    held = look(tmp_path / "copy.db")
+    assert (held.wal_bytes, held.runs[State.RUNNING]) == (0, 1)
+    assert not (tmp_path / "copy.db-wal").exists()
+
+
 def test_a_journal_in_memory_has_pages_and_no_files() -> None:
     async def main() -> None:
         async with opened(":memory:") as journal:
