@@ -278,6 +278,7 @@ class Door:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
         if self._writer is None or self._life is None:
             return
+        self._copier.stop()
         if self._life.get_loop().is_closed():
             # In a thread of its own: where no loop runs, aiosqlite would look for one here, and might make one.
             threading.Thread(target=self._abandon, name="durable_sqlite stop").start()

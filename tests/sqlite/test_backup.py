@@ -26,6 +26,7 @@ from durable_sqlite.errors import EngineClosed, JournalError, UsageError
 from tests.sqlite.faults import BUSY, FULL, Script, faulty, opened
 from tests.support.house import environment
 from tests.support.journals import begin, bookings, completed, entry, inserts, make_bookings
+from tests.support.stage import until
 
 PATIENCE = 20.0
 
@@ -369,7 +370,7 @@ def test_a_kill_in_the_middle_leaves_no_file_of_the_name(tmp_path: Path, point: 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("how", ["close", "stop", "cancel"])
+@pytest.mark.parametrize("how", ["close", "stop", "cancel", "end of the loop"])
 def test_a_backup_is_broken_off_where_its_journal_closes_or_nobody_waits_for_it(tmp_path: Path, how: str) -> None:
     async def main() -> None:
         step = Step()
@@ -379,10 +380,14 @@ def test_a_backup_is_broken_off_where_its_journal_closes_or_nobody_waits_for_it(
         await step.reached()
         ending = asyncio.create_task(journal.close(2) if how == "close" else asyncio.sleep(0))
         if how == "close":
-            await asyncio.sleep(0)
+            await until(journal._copier._closed.is_set)
         elif how == "stop":
             journal.stop()
-            await asyncio.sleep(0)
+            assert journal._copier._closed.is_set()  # at once: nobody may be left to do it later
+        elif how == "end of the loop":
+            assert journal._life is not None
+            journal._life.cancel()
+            await until(journal._copier._closed.is_set)
         else:
             making.cancel()
             await asyncio.sleep(0)
