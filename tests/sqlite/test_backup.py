@@ -282,7 +282,11 @@ def test_the_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_it_i
 def test_on_macos_the_disk_itself_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
     monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
-    monkeypatch.setattr(fcntl, "fcntl", lambda _descriptor, what: told.append(what))
+
+    def tell(_descriptor: int, what: object) -> None:
+        told.append(what)
+
+    monkeypatch.setattr(fcntl, "fcntl", tell)
 
     async def main() -> None:
         async with opened(tmp_path / "j.db") as journal:
