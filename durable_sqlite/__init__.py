@@ -10,6 +10,7 @@ from ._handle import DeadLetter, Run
 from ._logging import RunLogFilter
 from ._records import Failure, HistoryEntry, Kind, MessageInfo, Outcome, Progress, QuestionInfo, Reason, RunInfo, State
 from ._reports import set_progress, set_status
+from ._stats import BodyStats, CommitStats, JournalStats, LoopStats, Stats
 from ._steps import Step, step
 from ._tables import Rows
 from ._transactions import Transaction, transaction
@@ -65,7 +66,9 @@ if _typing.TYPE_CHECKING:
 __all__ = [
     "AmbiguousStep",
     "BodyError",
+    "BodyStats",
     "Codec",
+    "CommitStats",
     "DeadLetter",
     "DefinitionError",
     "Done",
@@ -79,9 +82,11 @@ __all__ = [
     "InvalidName",
     "JournalError",
     "JournalMismatch",
+    "JournalStats",
     "JournalTooNew",
     "Kind",
     "LeaseLost",
+    "LoopStats",
     "MessageInfo",
     "NoEngine",
     "NotAJournal",
@@ -112,6 +117,7 @@ __all__ = [
     "SignalRejected",
     "SignalSuperseded",
     "State",
+    "Stats",
     "Step",
     "StepFailed",
     "StorageStalled",

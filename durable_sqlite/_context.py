@@ -57,6 +57,8 @@ class StepInfo:
     """The process that drove this run before died, so this attempt's body may have begun there already."""
     idempotency_key: str
     """The same for every attempt, restart and resume of this step; different in every other run."""
+    name: str = ""
+    """The step's own name, whatever its key is."""
 
 
 class Body(Protocol):

@@ -143,6 +143,7 @@ class Crew:
             max_attempts=self._policy(step).max_attempts,
             recovered=self.recovered,
             idempotency_key=derived(self._row.uid, call.key),
+            name=call.name,
         )
 
     def judge(self, call: Call, ended: Fault | Doubt) -> Result | None:

@@ -37,6 +37,8 @@ __all__ = [
     "OpenQuestion",
     "Outcome",
     "Progress",
+    "Pruned",
+    "Pruning",
     "Question",
     "QuestionInfo",
     "QuestionQuery",
@@ -514,6 +516,35 @@ class Resumed:
     """Keys of the outcomes that were forgotten: failures to be tried again, and what the body asked for after it saw them."""
     others: Sequence[RunRow] = ()
     """The child runs that go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Which runs are to be forgotten for good, and how much of that in one transaction."""
+
+    before: int
+    """Only runs that had ended by then."""
+    states: tuple[State, ...]
+    """Only runs in one of these states."""
+    discarded: bool
+    """Besides, dead letters that a person had marked as seen to by then."""
+    after: tuple[int, int] | None = None
+    """Go on behind the run that ended at this time and has this number."""
+    looks: int = 1_000
+    """How many runs are looked at, at the most."""
+    limit: int = 100
+    """How many runs are forgotten, at the most."""
+    rows: int = 2_000
+    """After how many rows that are gone the rest is left for the next transaction; one run goes in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was forgotten in one transaction."""
+
+    ids: tuple[str, ...]
+    next: tuple[int, int] | None
+    """Where to go on; None where there is nothing left to look at."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,6 +213,11 @@ class Pass:
         """Whether the run was given back, and the body waits in memory for news."""
         return self._suspender.at_rest and not self.over
 
+    @property
+    def pumped(self) -> bool:
+        """Whether the body is what runs right now."""
+        return self._desk.pumped
+
     def _begin(self) -> BodyTask[Any] | None:
         where = f"run {self.row.id}: input"
         try:

@@ -18,9 +18,11 @@ from ._context import Host
 from ._liveness import Lifeline, side_file, this_start
 from ._neighbours import LOOK_EVERY, Neighbours, Surveillance
 from ._records import RunRow, State
+from ._retention import Retention
 from ._specs import WorkflowSpec
 from ._surroundings import Surroundings
 from ._threads import StepThreads
+from ._watchdog import Watchdog
 from ._worker import Worker, WorkerOptions
 from .errors import DurableError, JournalError, UsageError, WrongLoop
 from .journal import Journal, Lease
@@ -60,6 +62,10 @@ class Plan:
     max_recoveries: int
     max_entries: int
     retry: Retry
+    retention: int | None
+    """For how many microseconds ended runs are kept; None: for ever."""
+    slow_loop: float | None
+    """After how many seconds it is said that the event loop is blocked, and by what; None: never."""
     chance: Random
     step_threads: int
     step_exists: Callable[[str], bool]
@@ -80,6 +86,8 @@ class Session:
     def __init__(self, plan: Plan) -> None:
         self.loop = asyncio.get_running_loop()
         self.journal = plan.journal()
+        self.name = ""
+        """Under which it is enrolled as a worker."""
         self._plan = plan
         self._pid = os.getpid()
         self._threads = StepThreads(plan.step_threads)
@@ -98,6 +106,8 @@ class Session:
         )
         self.worker = Worker(around, plan.worker, plan.changed, plan.new_letter)
         self._neighbours = None if plan.path is None or not plan.drives else self._neighbours_at(plan.path)
+        self._retention = Retention(self.journal, self.loop, plan.clock, plan.retention)
+        self.watchdog = Watchdog(plan.host.title, self.loop, plan.clock, plan.slow_loop, self.worker.pumped)
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -110,6 +120,7 @@ class Session:
     async def open(self) -> None:
         """Open the journal and enrol as a worker; with `drives`, take over what dead workers left."""
         name, lease = self._plan.new_name(), None
+        self.name = name
         if self._plan.path is not None:
             if not self._plan.path.parent.is_dir():
                 raise UsageError(f"the folder of the journal {self._plan.path} does not exist: make it first")
@@ -124,6 +135,7 @@ class Session:
                 self._lifeline.release()
             raise
         self._supervisor = self.loop.create_task(self._supervise(), name="durable_sqlite engine")
+        self.watchdog.start()
         if self._plan.path is not None:
             await self.worker.attend()
             listening = self._listen(await self.journal.pulse())
@@ -136,10 +148,13 @@ class Session:
                 self.know(workflow)
             await self._know_what_waits()
             self.worker.look()
+            self._retention.start()
 
     async def close(self) -> None:
         """Unload bodies, cancel steps in flight, commit, give runs back."""
         self._closed = True
+        self._retention.stop()
+        self.watchdog.stop()
         watching = [task for task in (self._listener, self._guard, self._rejoining) if task is not None]
         for task in watching:
             task.cancel()
@@ -186,7 +201,11 @@ class Session:
             if (me := myself()) is not None:
                 me.lapsed(why)
 
-        return Lease(self._plan.lease, this_start(), self._plan.clock.now, lambda: None, lapsed)
+        def ticked() -> int | None:
+            me = myself()
+            return None if me is None else me.watchdog.last_tick
+
+        return Lease(self._plan.lease, this_start(), self._plan.clock.now, ticked, lapsed)
 
     # The other workers -----------------------------------------------------------------------------------------------
 
@@ -232,6 +251,7 @@ class Session:
         logger.warning("this worker lost its lease: %s. It drops the bodies of all runs and begins anew", why)
         await self.worker.step_back()
         before, name = self._lifeline, self._plan.new_name()
+        self.name = name
         if self._plan.path is not None:
             self._lifeline = Lifeline(side_file(self._plan.path, name))
         try:
@@ -311,6 +331,8 @@ class Session:
             if not self._closed:
                 self._closed = True
                 self._plan.let_go()
+                self._retention.stop()
+                self.watchdog.stop()
                 for run in self.worker.held():
                     given_back = self.journal.give_back(run.hold, self._plan.clock.now())
                     given_back.add_done_callback(_whatever_came_of_it)

@@ -14,6 +14,7 @@ from ._clock import Alarm
 from ._records import Claimed, Memory, News, RunRow, Started, State
 from ._run import Pass
 from ._specs import WorkflowSpec
+from ._stats import BodyStats
 from ._surroundings import Surroundings
 from .errors import JournalError
 
@@ -246,6 +247,15 @@ class Worker:
             waiter = self._around.loop.create_future()
             self._quiet.append(waiter)
             await waiter
+
+    def pumped(self) -> str | None:
+        """The id of the run whose body runs right now. May be asked from another thread, while this one is held up."""
+        return next((run.row.id for run in list(self._passes.values()) if run.pumped), None)
+
+    def census(self) -> BodyStats:
+        """What is in memory."""
+        steps = sum(len(run.steps_in_flight()) for run in self._passes.values())
+        return BodyStats(len(self._passes), len(self._idle), steps)
 
     # What passes say -------------------------------------------------------------------------------------------------
 

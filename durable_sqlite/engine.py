@@ -16,6 +16,7 @@ from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
+from ._care import absolute, duration_option, prune_runs, stats_of
 from ._clock import Clock, SystemClock, microseconds
 from ._codec import Codec, Vault
 from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, scope
@@ -33,6 +34,7 @@ from ._records import (
     State,
     StateName,
 )
+from ._stats import Stats
 from ._transactions import Transaction
 from ._tx import Tx
 from ._view import letter_of, plain
@@ -86,6 +88,9 @@ class Engine:
         schema: A folder of numbered SQL files for tables of your own in the journal's file, such as `0001_orders.sql`; what is
             not applied yet is applied when the engine opens.
         on_dead_letter: Is called with each run that fails or is parked here, after the commit; it may be asynchronous.
+        retention: For how long runs are kept after they have completed, were cancelled, or were discarded as dead letters;
+            what is older is pruned after opening and then hourly, as by `prune`. None: for ever.
+        slow_loop: After how many seconds of a blocked event loop a warning names the step that blocks it; None: never.
         codec: Turns encoded bytes into stored bytes, for compression or encryption.
         clock: The time; for tests.
     """
@@ -107,6 +112,8 @@ class Engine:
         step_threads: int = 32,
         schema: str | os.PathLike[str] | None = None,
         on_dead_letter: Callable[[DeadLetter], Awaitable[None] | None] | None = None,
+        retention: float | timedelta | None = None,
+        slow_loop: float | timedelta | None = 1.0,
         codec: Codec | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -139,6 +146,8 @@ class Engine:
         self._lease = microseconds(lease)
         if self._lease < _SHORTEST_LEASE:
             raise UsageError(f"Engine(lease=...) takes at least {_SHORTEST_LEASE / 1_000_000} s, not {lease!r}")
+        self._retention = duration_option("retention", retention)
+        self._slow_loop = duration_option("slow_loop", slow_loop)
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
         self._failpoint: Callable[[str], None] = _nothing
@@ -229,6 +238,8 @@ class Engine:
             max_recoveries=self._max_recoveries,
             max_entries=self._max_entries,
             retry=self._retry,
+            retention=self._retention,
+            slow_loop=self._slow_loop / 1_000_000 if self._slow_loop is not None and self._drives else None,
             chance=self._chance,
             step_threads=self._step_threads,
             step_exists=step_exists,
@@ -402,6 +413,63 @@ class Engine:
         if self._front.state != "open" or self._sqlite is None:
             raise EngineClosed(f"{self!r} is not open: connect inside `async with`")
         return self._sqlite.connect()
+
+    # Care ------------------------------------------------------------------------------------------------------------
+
+    async def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Copy the journal into one file, while it goes on being used.
+
+        The copy is of one moment: all that was acknowledged before the call is in it. It is there under its name only when it
+        is complete and on the disk, for its owner alone (mode 0600), and is a journal that an engine can open; what was being
+        driven at that moment is taken over then, as after a kill.
+
+        Args:
+            path: The file to be made.
+            overwrite: Take the place of a file that is there; it stays as it is until the copy is complete.
+
+        Returns:
+            The absolute path of the copy.
+
+        Raises:
+            UsageError: The file exists, belongs to the journal, or its folder does not exist.
+            JournalError: It could not be written; nothing is left of it.
+        """
+        self._front.open()
+        target = absolute(path)
+        await self._file().backup(target, overwrite=overwrite)
+        return target
+
+    async def prune(
+        self,
+        older_than: float | timedelta,
+        *,
+        states: State | StateName | Collection[State | StateName] | None = None,
+        batch: int = 100,
+    ) -> int:
+        """Forget runs that ended longer ago than this, with all that belongs to them; their ids are free again.
+
+        A run is kept while another waits for its end, while a run above it is neither completed nor cancelled, and while
+        something below it is kept, detached runs aside. It is done in small transactions, between which others write.
+
+        Args:
+            older_than: Seconds or a `timedelta` since the end of a run; for a dead letter, also since it was discarded.
+            states: Only runs in these states. Without it: completed and cancelled ones, and dead letters that were discarded;
+                others go only where `failed` or `parked` is named here.
+            batch: How many runs are forgotten in one transaction, at the most.
+
+        Returns:
+            How many runs were forgotten.
+        """
+        return await prune_runs(self._front.open(), older_than, states, batch, self._clock.now())
+
+    async def stats(self) -> Stats:
+        """How the engine and its journal are doing: sizes, counts, commits, the event loop, workers."""
+        return await stats_of(self._front.open(), self._file(), self._path, self._clock)
+
+    def _file(self) -> SqliteJournal:
+        if self._sqlite is None:
+            raise EngineClosed(f"{self!r} is not open")
+        return self._sqlite
 
     # Dead letters ----------------------------------------------------------------------------------------------------
 

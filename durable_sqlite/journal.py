@@ -32,6 +32,8 @@ from ._records import (
     NewRun,
     News,
     OpenQuestion,
+    Pruned,
+    Pruning,
     QuestionQuery,
     Report,
     Request,
@@ -216,6 +218,15 @@ class Journal(Protocol):
         Raises:
             UnknownRun: No run has this id.
             WrongState: The run is not parked as ambiguous, or nothing of this key is in doubt.
+        """
+        ...
+
+    def prune(self, pruning: Pruning) -> asyncio.Future[Pruned]:
+        """Forget runs that have ended, with all that belongs to them, oldest end first; their ids are free again.
+
+        A run stays, whatever is asked, while somebody waits for its end; while a run above it exists that is neither
+        completed nor cancelled, since that one may ask for it again; and while a run is left below it that is not to be
+        forgotten, detached ones aside. A detached run outlives the run that started it.
         """
         ...
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
 from ..journal import Lease
 from . import connect, driving, migrate, queries, statements, user_schema
+from .backup import Copier
 from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .link import BUSY_SECONDS, Guardian, JobConnection, Link
@@ -80,6 +81,7 @@ class Door:
         self._schema = schema
         self._writer: Writer | None = None
         self._reader: Link | None = None
+        self._copier = Copier(self.path, failpoint or _nothing)
         self._guardian: Guardian | None = None
         self._lease: Lease | None = None
         self._vigil: Vigil | None = None
@@ -261,10 +263,13 @@ class Door:
     async def _open_reader(self, pauses: Pauses) -> None:
         if self._is_in_memory:
             return
-        reader = self._reader = Link(self._address(), connection=self._connection)
-        await reader.open()
+        self._reader = Link(self._address(), connection=self._connection)
+        await self._make_reader(self._reader, pauses)
+
+    async def _make_reader(self, link: Link, pauses: Pauses) -> None:
+        await link.open()
         readonly = partial(connect.configure, synchronous=self._synchronous, readonly=True)
-        await self._patiently(pauses, lambda: reader.run(readonly))
+        await self._patiently(pauses, lambda: link.run(readonly))
 
     async def _patiently(self, pauses: Pauses, hop: Callable[[], Awaitable[T]]) -> T:
         """Try again for as long as another process holds the lock."""
@@ -295,6 +300,7 @@ class Door:
 
     async def _let_go(self) -> None:
         """Stop the threads, which still commit what is queued, and wait for their end."""
+        self._copier.stop()
         links = self._links()
         for link in links:
             link.stop()
@@ -304,11 +310,12 @@ class Door:
 
     def _links(self) -> list[Link]:
         writing = None if self._writer is None else self._writer.link
-        return [link for link in (self._reader, writing) if link is not None]
+        return [link for link in (*self._copier.links, self._reader, writing) if link is not None]
 
     def _abandon(self) -> None:
         if self._vigil is not None:
             self._vigil.end()
+        self._copier.stop()
         for link in self._links():
             link.abandon()
 
@@ -328,6 +335,7 @@ class Door:
 
     async def _close(self, writer: Writer, life: asyncio.Task[None], at: int) -> None:
         failpoint = self._failpoint or _nothing
+        await self._copier.close()
         failpoint("close.before_release")
         released = writer.submit(partial(driving.release, at=at), drives=False)
         writer.finish()
@@ -347,6 +355,7 @@ class Door:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
         if self._writer is None or self._life is None:
             return
+        self._copier.stop()
         if self._life.get_loop().is_closed():
             # In a thread of its own: where no loop runs, aiosqlite would look for one here, and might make one.
             threading.Thread(target=self._abandon, name="durable_sqlite stop").start()

@@ -24,6 +24,8 @@ from .._records import (
     NewRun,
     News,
     OpenQuestion,
+    Pruned,
+    Pruning,
     QuestionQuery,
     Report,
     Request,
@@ -41,14 +43,15 @@ from .._records import (
 )
 from .._tables import Effect, Undone, Work
 from . import clients, control, driving, queries, recording, reviving, transactions
-from .door import Door
+from .care import Care
+from .pruning import prune
 
 __all__ = ["SqliteJournal"]
 
 T = TypeVar("T")
 
 
-class SqliteJournal(Door):
+class SqliteJournal(Care):
     """A journal in an SQLite file. What its verbs promise stands at the port."""
 
     # Writes of clients -----------------------------------------------------------------------------------------------
@@ -103,6 +106,10 @@ class SqliteJournal(Door):
     def discard(self, run_id: str, at: int) -> asyncio.Future[RunRow]:
         """Mark a dead letter as seen to."""
         return self._submit(lambda desk: reviving.discard(desk, run_id, at), drives=False)
+
+    def prune(self, pruning: Pruning) -> asyncio.Future[Pruned]:
+        """Forget runs that ended long ago."""
+        return self._submit(lambda desk: prune(desk, pruning), drives=False)
 
     def transact(self, work: Work[T]) -> asyncio.Future[T]:
         """Run a body inside the batch's transaction; what it gave, once that is committed."""

@@ -274,6 +274,39 @@ UPDATE durable_waits SET over = 0 WHERE target = :id AND over = 1;
 UPDATE durable_runs SET state = 'pending', due_at = NULL, updated_at = :at, changed = :tick
 WHERE no IN (SELECT run FROM durable_waits WHERE target = :id) AND +state = 'suspended';
 
+-- Pruning -------------------------------------------------------------------------------------------------------------
+
+-- The runs that ended by then, a short walk along their index. Which of them are wanted is seen one by one: a condition
+-- here would walk past however many that are not, while others want the write lock.
+-- name: ended_by
+SELECT
+    ended_at, no, id,
+    state IN (SELECT value FROM json_each(:states) AS w) OR (:discarded AND coalesce(discarded_at <= :before, 0))
+FROM durable_runs INDEXED BY durable_runs_ended
+WHERE ended_at IS NOT NULL AND ended_at <= :before AND ended_at >= :after_at
+    AND (ended_at, no) > (:after_at, :after_no)
+ORDER BY ended_at, no LIMIT :looks;
+
+-- Somebody waits for the run; a run above it may ask for it again; or something is left below it that is to stay.
+-- name: is_needed
+SELECT EXISTS (
+    SELECT 1 FROM durable_waits WHERE target = :id
+) OR EXISTS (
+    WITH RECURSIVE above (no) AS (
+        SELECT parent FROM durable_runs WHERE no = :run
+        UNION ALL
+        SELECT runs.parent FROM above JOIN durable_runs AS runs ON runs.no = above.no)
+    SELECT 1 FROM above JOIN durable_runs AS runs ON runs.no = above.no
+    WHERE +runs.state NOT IN ('completed', 'cancelled')
+) OR EXISTS (
+    WITH RECURSIVE below (no) AS (
+        SELECT no FROM durable_runs WHERE parent = :run AND detached = 0
+        UNION ALL
+        SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
+    SELECT 1 FROM below JOIN durable_runs AS runs ON runs.no = below.no
+    WHERE NOT coalesce(ended_at <= :before, 0) OR NOT (
+        +state IN (SELECT value FROM json_each(:states) AS w) OR (:discarded AND coalesce(discarded_at <= :before, 0))));
+
 -- Messages and questions ----------------------------------------------------------------------------------------------
 
 -- name: message_of
@@ -822,3 +855,35 @@ SELECT changes();
 -- A table that gives no number twice has none left after the largest, and SQLite calls that a full disk.
 -- name: used_up
 SELECT 1 FROM sqlite_sequence WHERE seq = 9223372036854775807;
+
+-- Stats ---------------------------------------------------------------------------------------------------------------
+
+-- Walks along an index of all runs, which is small: neither their payloads nor anything else of them is read.
+-- name: count_by_state
+SELECT state, count(*) FROM durable_runs INDEXED BY durable_runs_by_state GROUP BY state;
+
+-- Each number comes from an index of just those rows. A run that has ended takes none of its messages any more.
+-- name: count_the_rest
+SELECT
+    (SELECT count(*) FROM durable_runs INDEXED BY durable_runs_letters
+        WHERE state IN ('failed', 'parked') AND discarded_at IS NULL),
+    (SELECT count(*) FROM durable_runs AS runs CROSS JOIN durable_waits AS waits ON waits.run = runs.no
+        WHERE runs.state = 'suspended'),
+    (SELECT count(*) FROM durable_questions INDEXED BY durable_questions_open
+        WHERE answer IS NULL AND closed_at IS NULL),
+    (SELECT count(*) FROM durable_signals AS signals INDEXED BY durable_signals_waiting
+        CROSS JOIN durable_runs AS runs ON runs.no = signals.run
+        WHERE taken_by IS NULL AND error IS NULL AND runs.state NOT IN ('completed', 'failed', 'cancelled')),
+    (SELECT count(*) FROM durable_workers),
+    (SELECT min(at) FROM (
+        SELECT min(updated_at) AS at FROM durable_runs INDEXED BY durable_runs_pending
+            WHERE state = 'pending' AND deaths < 2
+        UNION ALL
+        SELECT min(updated_at) FROM durable_runs INDEXED BY durable_runs_suspect
+            WHERE state = 'pending' AND deaths >= 2)),
+    (SELECT min(at) FROM (
+        SELECT min(due_at) AS at FROM durable_runs INDEXED BY durable_runs_due
+            WHERE state = 'suspended' AND due_at IS NOT NULL
+        UNION ALL
+        SELECT min(due_at) FROM durable_runs INDEXED BY durable_runs_paused_due
+            WHERE state = 'paused' AND due_at IS NOT NULL));

@@ -19,6 +19,7 @@ from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .files import Files
 from .link import Link
+from .meter import Meter
 from .patience import LOGGER, Patience, Pauses
 from .transactions import BatchUndone, Bench, Given, given
 
@@ -95,6 +96,7 @@ class Writer:
         self._closing = False
         self.link = settings.new_link(self._farewell)
         self.me = 0
+        self.meter = Meter()
         # Shared with the thread; deques, because their ends may be used from both sides.
         self._queue: deque[_Operation] = deque()
         self._done: deque[tuple[_Operation, Any]] = deque()
@@ -176,6 +178,11 @@ class Writer:
             self._between.popleft()
             if not future.done():  # its caller was cancelled; it is done all the same
                 future.set_result(answer)
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait for their commit."""
+        return len(self._queue) + len(self._batch)
 
     def finish(self) -> None:
         """Take no more operations; `serve` returns when those that were taken are written."""
@@ -315,6 +322,7 @@ class Writer:
     def _transact(self, connection: sqlite3.Connection, group: list[_Operation]) -> Obstacle | None:
         answers: list[Any] = []
         until: float | None = None
+        began = self._settings.bench.now()
         try:
             connection.execute("BEGIN IMMEDIATE")
             fenced = connection.execute(self._settings.sql["bump"], {"me": self.me}).rowcount == 0
@@ -345,6 +353,7 @@ class Writer:
             return self._not_committed(connection, group, answers, error)
         self._fail("commit.after")
         self.commits += not fenced
+        self.meter.note(self._settings.bench.now() - began, len(group))
         self._finish(list(zip(group, answers, strict=True)))
         return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from durable_sqlite import Engine, LeaseLost, State, UsageError, _session, current_step, sleep, step, workflow
+from durable_sqlite._clock import SystemClock
 from durable_sqlite._liveness import side_file, this_start
 from durable_sqlite._sqlite import SqliteJournal
 from tests.support.clock import ManualClock
@@ -262,6 +263,27 @@ def test_the_journal_says_which_start_of_which_machine_a_worker_runs_on(tmp_path
             assert (seen.host, seen.lease) == (this_start(), 3_000_000)
             assert side_file(tmp_path / "j.db", seen.name).exists()
             assert first != second
+
+    asyncio.run(scenario())
+
+
+def test_a_lease_that_is_renewed_says_when_the_event_loop_last_turned(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", lease=0.1) as first, Engine(tmp_path / "j.db", drive=False) as second:
+            began = SystemClock().now() - 1_000_000  # the loop may have turned last before that
+            run = await job.options(id="x", engine=first).start("a")
+            await stage.seen("a")
+            async with asyncio.timeout(20):
+                while True:
+                    (row,) = await session_of(second).journal.workers()
+                    if row.ticked_at is not None:
+                        break
+            assert row.holds
+            assert row.beat_at is not None
+            assert began <= row.ticked_at <= row.beat_at
+            assert session_of(first).name == row.name
+            stage.let("a", "more a")
+            assert await run.result(timeout=20) == "AMORE A"
 
     asyncio.run(scenario())
 

@@ -30,6 +30,8 @@ from durable_sqlite._records import (
     NewMessage,
     NewQuestion,
     Outcome,
+    Pruned,
+    Pruning,
     QuestionQuery,
     Report,
     Request,
@@ -155,7 +157,7 @@ def _plain(answer: Any) -> Any:
         return [_plain(each) for each in cast("Sequence[Any]", answer)]
     if isinstance(answer, RunRow):
         return replace(answer, changed=0)
-    if isinstance(answer, Answered | Claimed | Resumed | Sent | Started | Suspension | Mail):
+    if isinstance(answer, Answered | Claimed | Pruned | Resumed | Sent | Started | Suspension | Mail):
         return [_plain(getattr(answer, field.name)) for field in fields(answer)]
     return answer
 
@@ -179,6 +181,7 @@ class _Player:
             (3, self._pause),
             (6, self._resume),
             (1, self._discard),
+            (2, self._prune),
             (2, self._settle),
             (10, self._claim),
             (5, self._reclaim),
@@ -324,6 +327,18 @@ class _Player:
     async def _terminate(self) -> None:
         run_id, request = self._run(), self._request()
         await self._twins.ask(f"terminate {run_id}", self._worker(), lambda each: each.terminate(run_id, request))
+
+    async def _prune(self) -> None:
+        pruning = Pruning(
+            before=self._now - self._chance.randint(0, 60),
+            states=tuple(self._some([State.COMPLETED, State.CANCELLED, State.FAILED, State.PARKED], 4)),
+            discarded=self._often(),
+            after=(self._now - 40, self._chance.randint(1, 9)) if self._often(0.3) else None,
+            limit=self._chance.randint(1, 3),
+            rows=self._chance.randint(1, 12),
+            looks=self._chance.randint(1, 6),
+        )
+        await self._twins.ask(f"prune {pruning}", self._worker(), lambda each: each.prune(pruning))
 
     async def _pause(self) -> None:
         run_id, request = self._run(), self._request()

@@ -245,7 +245,9 @@ class _SimEngine(Engine):
     def __init__(
         self, journal: Journal, clock: SimClock, workflows: tuple[Workflow[..., Any], ...], unload_after: float
     ) -> None:
-        super().__init__(":memory:", workflows=workflows, unload_after=unload_after, step_threads=1, clock=clock)
+        super().__init__(
+            ":memory:", workflows=workflows, unload_after=unload_after, step_threads=1, clock=clock, slow_loop=None
+        )
         self._sim_journal = journal
         self._numbers = itertools.count(1)
         self._front.ids = self._next_id

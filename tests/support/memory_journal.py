@@ -10,11 +10,12 @@ from __future__ import annotations
 from tests.support.disk import Disk
 from tests.support.memory.clients import Clients
 from tests.support.memory.control import Control
+from tests.support.memory.pruning import Caring
 from tests.support.memory.reads import Reads
 from tests.support.memory.transacting import Transacting
 
 __all__ = ["Disk", "MemoryJournal"]
 
 
-class MemoryJournal(Clients, Control, Transacting, Reads):
+class MemoryJournal(Clients, Control, Caring, Transacting, Reads):
     """One worker's door to a disk."""

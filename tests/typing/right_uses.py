@@ -35,6 +35,7 @@ from durable_sqlite import (
     RunInfo,
     Signal,
     State,
+    Stats,
     Step,
     StepFailed,
     Suspend,
@@ -372,6 +373,14 @@ async def application(order: Order) -> None:
         )
         assert_type(await engine.count(state=State.SUSPENDED), int)
         assert_type(await engine.join(), None)
+        assert_type(await engine.backup("copy.db"), Path)
+        assert_type(await engine.backup(Path("copy.db"), overwrite=True), Path)
+        assert_type(await engine.prune(timedelta(days=30)), int)
+        assert_type(await engine.prune(3_600.0, states=["completed", State.FAILED], batch=10), int)
+        stats = await engine.stats()
+        assert_type(stats, Stats)
+        assert_type(stats.journal.runs["completed"], int)
+        assert_type(stats.commits.p99, float | None)
     for hook in (tell, tell_later):
         async with Engine(":memory:", retry=patient, on_dead_letter=hook):
             pass

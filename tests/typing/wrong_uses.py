@@ -239,5 +239,9 @@ async def application() -> None:
         count: int = await engine.redrive(reason="permanent")  # E: redrive gives ids
         await engine.redrive("permanent", count)  # E: filters are keyword-only
         await engine.run(7)  # E: an id is a string
+        await engine.backup("copy.db", True)  # E: what may overwrite says so by name
+        await engine.prune()  # E: how old is old has to be said
+        await engine.prune(30, states=["asleep"])  # E: no such state to prune
+        (await engine.stats()).alive = 3  # E: stats are facts
         async for _ in engine.runs(state="asleep"):  # E: no such state
             print(result)

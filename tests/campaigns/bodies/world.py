@@ -76,6 +76,7 @@ class _SimEngine(Engine):
             step_threads=1,
             retry=_TWICE if case.retries else None,
             clock=clock,
+            slow_loop=None,  # a thread would have a time of its own
         )
         self._sim_journal = journal
 

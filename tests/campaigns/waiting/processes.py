@@ -217,6 +217,7 @@ class _SimEngine(Engine):
             max_resident=life.max_resident,
             step_threads=1,
             clock=clock,
+            slow_loop=None,  # a thread would have a time of its own
         )
         self._sim_journal = journal
 
