@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ._attempt import Runner
 from ._clock import Clock
@@ -89,6 +90,8 @@ class Session:
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._closed = False
+        self._left: list[asyncio.Task[Any]] = []
+        """Steps that were in flight when the journal broke."""
 
     async def open(self, name: str) -> None:
         """Open the journal and enrol as the worker `name`; with `drives`, take over what dead workers left."""
@@ -120,7 +123,7 @@ class Session:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.wait((self._listener,))
-        await self.worker.close()
+        await self.worker.close(self._left)
         await self.journal.close(self._plan.clock.now())
         self._threads.close()
         if self._lifeline is not None:
@@ -128,6 +131,12 @@ class Session:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
+
+    def break_off(self) -> None:
+        """The journal cannot be written any more: unload every body and cancel every step; nothing of that is an outcome."""
+        if self._listener is not None:
+            self._listener.cancel()
+        self._left = self.worker.abandon()
 
     def check(self, title: str) -> None:
         """Refuse to be used in a forked child or on another loop.
