@@ -580,7 +580,7 @@ class Writer:
 
     def _farewell(self, connection: sqlite3.Connection) -> None:
         """The connection closes: commit what is still queued, with one try."""
-        if self._doubt is not None or self._reopening or self.broken is not None:
+        if self._doubt is not None or self._reopening:
             return
         try:
             obstacle = self._apply(connection)
