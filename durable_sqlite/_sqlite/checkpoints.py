@@ -16,6 +16,10 @@ __all__ = ["WAL_ALARM_BYTES", "Checkpoints"]
 WAL_ALARM_BYTES = 64 * 1024 * 1024
 """From this size on people are told that the WAL grows."""
 
+_IN_THE_WAY = (
+    "a connection has been reading for so long that it cannot be started anew: find the program that keeps a read transaction "
+    "open, such as a shell after BEGIN or a cursor that was not read to its end, and let it end that"
+)
 _NEXT_ALARM = 600.0  # seconds
 _MIB = 1024 * 1024
 
@@ -85,10 +89,7 @@ class Checkpoints:
             busy = True
             self._why = f"it could not be written back: {told}"
         else:
-            self._why = (
-                "a connection has been reading for so long that it cannot be started anew: find the program that keeps a "
-                "read transaction open, such as a shell after BEGIN or a cursor that was not read to its end, and let it end that"
-            )
+            self._why = _IN_THE_WAY if busy else ""
         # No hurry where somebody is in the way: each try keeps writers waiting for a moment.
         seen = self._files.wal_size if self._files is not None else 0
         self._at = seen + self._limit if busy else self._limit
@@ -115,14 +116,14 @@ class Checkpoints:
         return bool(busy)
 
     def _see_to_size(self, size: int) -> None:
-        if size < self._alarm:
+        if not self._why:
             if self._told_at is not None:
                 self._told_at = None
-                LOGGER.warning("the WAL of %s is down to %.0f MiB again", self._path, size / _MIB)
-        elif self._why and (self._told_at is None or self._now() - self._told_at >= _NEXT_ALARM):
+                LOGGER.warning("the WAL of %s could be written back, and is started anew", self._path)
+        elif size >= self._alarm and (self._told_at is None or self._now() - self._told_at >= _NEXT_ALARM):
             self._told_at = self._now()
             LOGGER.warning(
-                "the WAL of %s has grown to %.0f MiB, because %s. Nothing is lost, but the disk fills and reads get slower",
+                "the WAL of %s has grown to %.1f MiB, because %s. Nothing is lost, but the disk fills and reads get slower",
                 self._path,
                 size / _MIB,
                 self._why,

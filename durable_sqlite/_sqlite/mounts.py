@@ -83,7 +83,7 @@ _NETWORK_FUSE = frozenset(
 )
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
-_BY_MOUNT = re.compile(r"^.+? on (?P<point>/.*?) \((?P<type>[^,)]+)", re.MULTILINE)
+_BY_MOUNT = re.compile(r"^.+? on (?P<point>/.*) \((?P<type>[^(),]+)[^()]*\)$", re.MULTILINE)
 _PATIENCE = 5.0  # seconds that the listing of mounts may take
 
 

@@ -225,13 +225,13 @@ def test_no_acknowledgement_is_given_where_the_time_of_the_folder_does_not_tell(
 
 def test_a_folder_whose_time_was_put_back_hides_nothing(tmp_path: Path) -> None:
     path, broken = tmp_path / "j.db", list[JournalError]()
-    hours = Hours()
+    hours, real = Hours(), os.stat
 
     async def main() -> None:
         journal, hold = await opened_with_a_run(path, broken, **hours.options)
         hours.now = 60.0
         await journal.record(hold, entry())
-        before = os.stat(tmp_path)
+        before = real(tmp_path)
         take_away(path, "-wal", "replaced")
         os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
         with pytest.raises(JournalGone):
@@ -247,9 +247,11 @@ def test_the_wal_is_left_alone_while_nothing_can_have_changed(tmp_path: Path, mo
     for suffix in SUFFIXES:
         Path(f"{path}{suffix}").touch()
 
+    real = os.stat
+
     def stat(name: str) -> os.stat_result:
         looked.append(str(name))
-        return os.stat(name)
+        return real(name)
 
     monkeypatch.setattr(FILES_OS, SimpleNamespace(stat=stat))
     files = Files(str(path), hours)
