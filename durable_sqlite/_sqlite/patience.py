@@ -69,20 +69,21 @@ class Patience:
         self.tries += 1
         now = self._pauses.now()
         if fault is Fault.BUSY:
-            self._warn_if_long(now, since)
+            self._warn_if_long(now, since, error)
         else:
             self._tell_of_stall(now, since, error)
         delay = self._delay * (0.5 + self._pauses.chance() / 2)
         await self._pauses.sleep(delay if at_most is None else max(_SHORTEST, min(delay, at_most)))
         self._delay = min(self._delay * 2, _LONGEST[fault])
 
-    def _warn_if_long(self, now: float, since: float) -> None:
+    def _warn_if_long(self, now: float, since: float, error: BaseException) -> None:
         if now >= self._warn_at:
             self._warn_at = now + _NEXT_WARNING
             LOGGER.warning(
-                "waiting for %.0f s for the write lock of %s, which another connection holds; nothing is lost",
+                "waiting for %.0f s for the write lock of %s, which another connection holds (%s); nothing is lost",
                 now - since,
                 self._path,
+                name_of(error),
             )
 
     def _tell_of_stall(self, now: float, since: float, error: BaseException) -> None:
@@ -108,7 +109,7 @@ class Patience:
     def stalled(self, fault: Fault, error: BaseException, waited: float, what_of_it: str) -> StorageStalled:
         """What somebody is told who waits no longer."""
         if fault is Fault.BUSY:
-            why = f"another connection has held the lock of {self._path} for {waited:g} s"
+            why = f"another connection has held the lock of {self._path} for {waited:g} s ({name_of(error)})"
             move = "let the program that holds it end its transaction"
         else:
             why = f"the storage of {self._path} has been stalled for {waited:g} s ({name_of(error)}: {error})"

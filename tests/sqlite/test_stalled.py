@@ -46,7 +46,7 @@ def test_a_start_is_withdrawn_after_the_stated_time_of_a_foreign_lock_and_the_ru
                 shell.execute("BEGIN IMMEDIATE")
                 recorded = journal.record(hold, entry())
                 with pytest.raises(
-                    StorageStalled, match=r"held the lock of .* for 30 s: nothing of this call was stored"
+                    StorageStalled, match=r"held the lock of .* for 30 s .SQLITE_BUSY.: nothing of this call was stored"
                 ):
                     await journal.start(new_run("b"), IfExists.ATTACH, drive=True)
                 assert hours.now == pytest.approx(30)
