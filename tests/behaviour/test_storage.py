@@ -264,11 +264,14 @@ def test_files_that_are_taken_away_stop_the_engine_and_fail_no_run(
         async with engine:
             run, asked = await holds.options(id="r").start(), await asks.options(id="q").start()
             await stage.seen("hold")
-            waiting = [asyncio.ensure_future(run.result()), asyncio.ensure_future(engine.join())]
-            watching = asyncio.ensure_future(_drain(engine.watch()))
+            waiting: list[asyncio.Task[Any]] = [
+                asyncio.ensure_future(run.result()),
+                asyncio.ensure_future(engine.join()),
+            ]
+            waiting.append(asyncio.ensure_future(_drain(engine.watch())))
             await asyncio.sleep(0)
             target.rename(tmp_path / "away")  # noqa: ASYNC240 - nothing may come in between
-            for waiter in (*waiting, watching):
+            for waiter in waiting:
                 with pytest.raises(JournalGone, match="start again"):
                     await asyncio.wait_for(waiter, 20)
             assert seen == ["Unloading"]

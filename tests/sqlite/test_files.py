@@ -209,7 +209,10 @@ def test_no_acknowledgement_is_given_where_the_time_of_the_folder_does_not_tell(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._found, name)
 
-    monkeypatch.setattr(FILES_OS, SimpleNamespace(stat=lambda name: Coarse(real(name))))
+    def stat(name: str) -> Coarse:
+        return Coarse(real(name))
+
+    monkeypatch.setattr(FILES_OS, SimpleNamespace(stat=stat))
 
     async def main() -> None:
         journal, hold = await opened_with_a_run(path, broken, **hours.options)
@@ -377,3 +380,35 @@ def test_a_reader_that_closes_last_leaves_everything_as_it_is(tmp_path: Path) ->
     assert Path(f"{path}-wal").stat().st_size > 0
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT id FROM durable_runs").fetchall() == [("a",)]
+
+
+def test_a_journal_whose_checkpoint_was_cut_short_is_not_called_damaged(tmp_path: Path) -> None:
+    """The first page was written back and says how large the database is; the others are in the WAL alone."""
+    path = tmp_path / "j.db"
+
+    async def left_behind() -> None:
+        journal = SqliteJournal(path)
+        await journal.open("w", 1)
+        _, hold = await begin(journal)
+        for seq in range(1, 30):
+            await journal.record(hold, entry(f"s#{seq}", seq=seq, payload=bytes(5_000)))
+        await journal._let_go()
+        assert journal._life is not None
+        journal._life.cancel()
+        await asyncio.wait([journal._life])
+
+    async def main() -> None:
+        journal = SqliteJournal(path)
+        await journal.open("next", 2)
+        assert len(await journal.entries(1)) == 29
+        await journal.close(3)
+
+    asyncio.run(left_behind())
+    with path.open("r+b") as file:
+        header = file.read(100)
+        pages = int.from_bytes(header[28:32]) + 1_000
+        file.seek(28)
+        file.write(pages.to_bytes(4))
+        file.seek(92)
+        file.write(header[24:28])  # "the number of pages is valid"
+    asyncio.run(main())

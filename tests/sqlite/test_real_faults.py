@@ -147,8 +147,9 @@ _ROOM = {"fdatasync": 2, "pwrite64": 60}
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("error", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
-@pytest.mark.parametrize("name", ["fdatasync", "pwrite64"])
+@pytest.mark.parametrize(
+    ("name", "error"), [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EROFS")]
+)
 def test_errors_of_the_disk_at_any_write_and_sync_lose_nothing_and_heal(tmp_path: Path, name: str, error: str) -> None:
     if not may_trace():
         pytest.skip("strace is needed, and leave to trace")
@@ -158,10 +159,10 @@ def test_errors_of_the_disk_at_any_write_and_sync_lose_nothing_and_heal(tmp_path
     last = calls_of_the_writer(tmp_path / "whole.db", "injected", name)
     assert last > first + 8
     stalls = 0
-    for number in range(8):
+    for number in range(6):
         path = tmp_path / f"{number}.db"
         shutil.copy(tmp_path / "new.db", path)
-        begin = first + (last - first) * number // 8
+        begin = first + (last - first) * number // 6
         inject = f"inject={name}:error={error}:when={begin}..{begin + 3}"
         said = played(
             path, "injected", "strace", "-f", "--seccomp-bpf", "-o", os.devnull, "-e", f"trace={name}", "-e", inject
@@ -169,4 +170,4 @@ def test_errors_of_the_disk_at_any_write_and_sync_lose_nothing_and_heal(tmp_path
         all_is_well(said)
         stalls += said["stalled"] == said["healed"] == "True"
         assert played(path, "opened") == {}
-    assert stalls >= 4
+    assert stalls >= 3

@@ -196,9 +196,9 @@ def test_a_storm_of_locks_of_all_kinds_fails_no_write_and_no_read(tmp_path: Path
         async with opened(tmp_path / "j.db", connection=faulty(weather), **hours.options) as journal:
             _, hold = await begin(journal)
             next_gust(0)
-            await asyncio.gather(
-                *(journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in range(1, 9)), journal.memories([1])
-            )
+            writes = [journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in range(1, 9)]
+            await journal.memories([1])
+            await asyncio.gather(*writes)
             assert len(await journal.entries(1)) == 8
             assert not storm
 
