@@ -187,7 +187,7 @@ class Errands:
                 request = Request(self._clock.now(), errand.reason, errand.by)
                 self._expect(call, self._journal.cancel(errand.run_id, request, caller=hold), self._told)
             case AwaitRun():
-                self._expect(call, asyncio.ensure_future(self._journal.run(errand.run_id)), self._found)
+                self._expect(call, asyncio.ensure_future(self._journal.run(errand.run_id, patient=True)), self._found)
             case _:
                 self._look(partial(self._take_all, call))
 
@@ -211,7 +211,7 @@ class Errands:
             self._refused_all(error)
         elif call.wish is not None and isinstance(call.wish.errand, CancelRun):
             # A run that is cancelled already refuses; but that may be this very call's doing, before a crash.
-            looking = asyncio.ensure_future(self._journal.run(error.run_id))
+            looking = asyncio.ensure_future(self._journal.run(error.run_id, patient=True))
             self._expect(call, looking, partial(self._see_whether_cancelled, error))
         else:
             self._refused(call, error)

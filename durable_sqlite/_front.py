@@ -41,7 +41,7 @@ from ._tables import Budget, Door, Work
 from ._transactions import Transaction
 from ._tx import Tx
 from ._view import history_of, info_of, message_of, question_of
-from .errors import AmbiguousStep, EngineClosed, UnknownRun, UsageError
+from .errors import AmbiguousStep, EngineClosed, JournalError, UnknownRun, UsageError, again
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -73,6 +73,8 @@ class Front:
         self.state: Literal["new", "open", "closed"] = "new"
         self.session: Session | None = None
         """What is open, or was."""
+        self.broken: JournalError | None = None
+        """Why the engine has stopped by itself."""
         self.listeners = Listeners()
         self._drives = drives
         self._vault = vault
@@ -88,8 +90,10 @@ class Front:
             EngineClosed: Nothing is: not yet, or not any more.
             WrongLoop: It was opened on another loop or in another process.
             NotDurable: The caller is the body of a workflow.
+            JournalError: Its journal cannot be written any more.
         """
         not_in_body("asking the engine")
+        self.check_journal()
         if self.state == "closed":
             raise EngineClosed(f"{self!r} was closed: what is to be done belongs inside its `async with`")
         if self.session is None:
@@ -97,17 +101,27 @@ class Front:
         self.session.check(self.title)
         return self.session
 
+    def check_journal(self) -> None:
+        """Refuse where the journal cannot be written any more.
+
+        Raises:
+            JournalError: It cannot; the message says what has happened.
+        """
+        if self.broken is not None and self.state == "open":
+            raise again(self.broken)
+
     def changed(self, run_id: str | None) -> None:
         """Let those who wait for a run look again; all of them where it is not known which run has changed."""
         self.listeners.tell(run_id)
 
-    async def row(self, run_id: str) -> RunRow:
-        """The run of this id.
+    async def row(self, run_id: str, *, patient: bool = False) -> RunRow:
+        """The run of this id; `patient` is who waits for as long as the storage is in trouble.
 
         Raises:
             UnknownRun: There is none.
+            StorageStalled: The storage is in trouble.
         """
-        row = await self.open().journal.run(run_id)
+        row = await self.open().journal.run(run_id, patient=patient)
         if row is None:
             raise UnknownRun(run_id, f"no run {run_id!r} in {self.title}")
         return row

@@ -30,6 +30,8 @@ class Listeners:
             yield news
         finally:
             listeners.remove(news)
+            if news.done() and not news.cancelled():
+                news.exception()  # whoever was busy with something else meanwhile has heard it there
             if not listeners and self._waiting.get(run_id) is listeners:
                 del self._waiting[run_id]
 

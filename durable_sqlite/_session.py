@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 from weakref import ref
 
 from ._attempt import Runner
@@ -113,9 +114,11 @@ class Session:
         self._listener: asyncio.Task[None] | None = None
         self._guard: asyncio.Task[None] | None = None
         self._rejoining: asyncio.Task[None] | None = None
-        self._left: set[str] = set()
+        self._unknown: set[str] = set()
         """The workflows whose runs are left to others, and of which that was said."""
         self._closed = False
+        self._left: list[asyncio.Task[Any]] = []
+        """Steps that were in flight when the journal broke."""
 
     async def open(self) -> None:
         """Open the journal and enrol as a worker; with `drives`, take over what dead workers left."""
@@ -155,12 +158,11 @@ class Session:
         self._closed = True
         self._retention.stop()
         self.watchdog.stop()
-        watching = [task for task in (self._listener, self._guard, self._rejoining) if task is not None]
-        for task in watching:
+        for task in (watching := self._watching()):
             task.cancel()
         if watching:
             await asyncio.wait(watching)
-        await self.worker.close()
+        await self.worker.close(self._left)
         await self.journal.close(self._plan.clock.now())
         self._threads.close()
         if self._lifeline is not None:
@@ -168,6 +170,15 @@ class Session:
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.wait((self._supervisor,))
+
+    def _watching(self) -> list[asyncio.Task[None]]:
+        return [task for task in (self._listener, self._guard, self._rejoining) if task is not None]
+
+    def break_off(self) -> None:
+        """The journal cannot be written any more: unload every body and cancel every step; nothing of that is an outcome."""
+        for task in self._watching():
+            task.cancel()
+        self._left = self.worker.abandon()
 
     def check(self, title: str) -> None:
         """Refuse to be used in a forked child or on another loop.
@@ -277,12 +288,12 @@ class Session:
 
     async def _know_what_has_come(self) -> None:
         """The same for what other processes have started since."""
-        for name, origin in await self.journal.strangers([*self.worker.known(), *self._left]):
+        for name, origin in await self.journal.strangers([*self.worker.known(), *self._unknown]):
             if not self.recognise(name, origin):
                 self._leave(name, origin, "runs")
 
     def _leave(self, name: str, origin: str, runs: str) -> None:
-        self._left.add(name)
+        self._unknown.add(name)
         logger.warning(
             "%s of workflow %s (defined in %s) wait: this process does not know it. Import its module before opening the "
             "engine, or give Engine(workflows=[...]).",

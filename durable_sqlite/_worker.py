@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -328,9 +328,13 @@ class Worker:
 
     # Closing ---------------------------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Unload every body and cancel every step in flight; nothing of that is an outcome."""
-        steps = self.abandon()
+    async def close(self, left: Sequence[asyncio.Task[Any]] = ()) -> None:
+        """Unload every body and cancel every step in flight; nothing of that is an outcome.
+
+        Args:
+            left: Steps that were cancelled before, to be waited for as well.
+        """
+        steps = [*self.abandon(), *left]
         if self._claiming is not None:
             await asyncio.wait((self._claiming,))
         steps = [step for step in steps if not step.done()]

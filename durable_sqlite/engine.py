@@ -39,7 +39,7 @@ from ._transactions import Transaction
 from ._tx import Tx
 from ._view import letter_of, plain
 from ._workflows import Workflow
-from .errors import EngineClosed, UsageError, WrongState
+from .errors import EngineClosed, JournalError, UsageError, WrongState, again
 from .retry import Retry
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class Engine:
         payload_limit: The largest encoded value in bytes.
         max_entries: How many entries a run may have.
         step_threads: How many threads run synchronous steps.
+        storage_patience: Seconds, or a `timedelta`, after which a call of the application raises `StorageStalled` where the
+            storage is in trouble: disk full, locked by another program, I/O errors. Runs wait for as long as that lasts.
+        network: Open the journal even if it is on a network file system, which is refused otherwise.
         schema: A folder of numbered SQL files for tables of your own in the journal's file, such as `0001_orders.sql`; what is
             not applied yet is applied when the engine opens.
         on_dead_letter: Is called with each run that fails or is parked here, after the commit; it may be asynchronous.
@@ -110,6 +113,8 @@ class Engine:
         payload_limit: int = 1_048_576,
         max_entries: int = 100_000,
         step_threads: int = 32,
+        storage_patience: float | timedelta = 30.0,
+        network: bool = False,
         schema: str | os.PathLike[str] | None = None,
         on_dead_letter: Callable[[DeadLetter], Awaitable[None] | None] | None = None,
         retention: float | timedelta | None = None,
@@ -151,9 +156,15 @@ class Engine:
         self._vault = Vault(codec, payload_limit)
         self._clock = clock or SystemClock()
         self._failpoint: Callable[[str], None] = _nothing
+        patience = microseconds(storage_patience)
+        if patience <= 0:
+            raise UsageError(f"Engine(storage_patience=...) takes a positive time, not {storage_patience!r}")
         self._journal_options: dict[str, Any] = {
             "synchronous": synchronous,
             "codec": codec.name if codec else "",
+            "patience": patience / 1_000_000,
+            "network": network,
+            "broken": self._broken,
         }
         if schema is not None:
             self._journal_options["schema"] = Path(schema)
@@ -216,6 +227,13 @@ class Engine:
         self._front.state = "closed"
         NOWHERE.engines.discard(self._front)
 
+    def _broken(self, error: JournalError) -> None:
+        """Nothing can be written any more: stop, and say so to all who wait and to all who ask."""
+        self._front.broken = error
+        if self._session is not None:
+            self._session.break_off()
+        self._front.listeners.fail(again(error))
+
     @property
     def _session(self) -> Session | None:
         return self._front.session
@@ -260,6 +278,7 @@ class Engine:
     async def join(self) -> None:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
         await self._front.open().worker.quiet()
+        self._front.check_journal()
 
     # Runs ------------------------------------------------------------------------------------------------------------
 
@@ -406,12 +425,14 @@ class Engine:
 
         Raises:
             EngineClosed: The engine is not open.
+            JournalError: The file cannot be opened now. What statements on the connection raise is sqlite3's own.
             UsageError: The journal is in memory only.
             NotDurable: The caller is the body of a workflow.
         """
         not_in_body("engine.connect()")
         if self._front.state != "open" or self._sqlite is None:
             raise EngineClosed(f"{self!r} is not open: connect inside `async with`")
+        self._front.check_journal()
         return self._sqlite.connect()
 
     # Care ------------------------------------------------------------------------------------------------------------
@@ -542,7 +563,7 @@ class Engine:
     async def _tell(self, run_id: str) -> None:
         """Tell the application of a new dead letter. What its hook raises is logged and changes nothing."""
         try:
-            row = await self._front.row(run_id)
+            row = await self._front.row(run_id, patient=True)
             if self._on_dead_letter is None or row.state not in (State.FAILED, State.PARKED):
                 return
             if row.state is State.FAILED and row.reason == Reason.DEADLINE and row.deadline_inherited:

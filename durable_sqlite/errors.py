@@ -36,6 +36,7 @@ DurableError
     ├── NotAJournal               the file is something else; it was not touched
     ├── JournalTooNew             written by a newer version of this library
     ├── JournalMismatch           this engine's options do not fit the journal
+    ├── JournalGone               its files were moved, replaced or deleted while it was open
     ├── StorageStalled            the storage did not answer in the stated time
     └── LeaseLost                 another worker drives this run by now
 ```
@@ -59,6 +60,7 @@ __all__ = [
     "ErrorRecord",
     "InvalidName",
     "JournalError",
+    "JournalGone",
     "JournalMismatch",
     "JournalTooNew",
     "LeaseLost",
@@ -332,8 +334,17 @@ class JournalMismatch(JournalError):
     """The engine's options do not fit this journal."""
 
 
+class JournalGone(JournalError):
+    """The journal's files were moved, replaced or deleted while it was open. The engine has stopped; no run has failed."""
+
+
+def again(error: JournalError) -> JournalError:
+    """The same error anew: one object that is raised in many places would collect what it passed in all of them."""
+    return type(error)(*error.args)
+
+
 class StorageStalled(JournalError):
-    """The storage did not answer within the stated time; nothing is known to be lost."""
+    """The storage did not answer within the stated time; the message says whether something was stored. No run has failed."""
 
 
 class LeaseLost(JournalError):

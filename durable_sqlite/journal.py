@@ -5,6 +5,10 @@ future it returns is done after the commit**. Each verb is one transaction; many
 does not undo the write. A verb about a run that this worker drives takes its `Hold` and is refused with `LeaseLost`,
 without any effect, once the run is owned by somebody else or by a later epoch.
 
+Where the storage is in trouble, the verbs of the worker wait for as long as that lasts. So do those of clients that come
+from the body of a run; from the application they raise `StorageStalled` after a stated time, and its message says whether
+something was stored.
+
 Verbs whose refusal is an answer (`RunConflict`, `UnknownRun`, `LeaseLost` …) set it as the future's exception.
 """
 
@@ -403,7 +407,10 @@ class Journal(Protocol):
 
     # Reads -----------------------------------------------------------------------------------------------------------
 
-    async def run(self, run_id: str) -> RunRow | None:
+    # What the application asks raises `StorageStalled` where the storage is in trouble for longer than a stated time; what
+    # only the worker asks waits for ever. So does `run` with `patient`.
+
+    async def run(self, run_id: str, *, patient: bool = False) -> RunRow | None:
         """The run of this id, or None."""
         ...
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import threading
 from functools import partial
 from pathlib import Path
 
 from .._stats import CommitStats, JournalStats
+from . import connect
 from .door import Door
 from .link import Link
-from .patience import Pauses
 from .stats import stats
 
 __all__ = ["Care"]
@@ -34,12 +33,13 @@ class Care(Door):
             broken_off = threading.Event()
             await writer.link.run(lambda source: self._copier.run(source, target, broken_off, overwrite=overwrite))
             return
-        pauses = Pauses(asyncio.get_running_loop().time, self._sleep, self._chance)
-        link = Link(self._address(), connection=self._connection)
+        link = Link(self._address("ro"), connection=self._connection)
+        configure = partial(connect.configure, synchronous=self._synchronous, readonly=True)
 
         async def pin() -> None:
-            await self._make_reader(link, pauses)
-            await self._patiently(pauses, lambda: link.run(_pin))
+            await link.open()
+            await self._patiently(lambda: link.run(configure))
+            await self._patiently(lambda: link.run(_pin))
 
         await self._copier.copy(link, pin, target, overwrite=overwrite)
 

@@ -15,6 +15,7 @@ from ..errors import JournalError, NotAJournal
 from .authorizer import Beside
 from .faults import translate
 from .migrate import Migration, migrate
+from .mounts import find_network
 
 __all__ = [
     "APPLICATION_ID",
@@ -42,13 +43,18 @@ def uri(path: str, mode: str) -> str:
     return f"file:{quote(os.fsencode(path))}?{mode}"
 
 
-def inspect(path: str, failpoint: Callable[[str], None]) -> None:
+def inspect(path: str, failpoint: Callable[[str], None], *, network: bool = False) -> None:
     """Create the file if it is not there; refuse it untouched if it is not a journal.
 
     Raises:
         NotAJournal: The file is something else.
-        JournalError: It cannot be created or opened at all.
+        JournalError: It cannot be created or opened at all, or is on a network file system and `network` is not said.
     """
+    if not network and (kind := find_network(path)) is not None:
+        raise JournalError(
+            f"{path} is on a network file system ({kind}), where SQLite's locks and its WAL cannot be relied on: writes that "
+            "were acknowledged could vanish. Name a file on a local disk; Engine(network=True) opens it all the same"
+        )
     try:
         if _create(path):
             failpoint("open.created")
@@ -59,6 +65,9 @@ def inspect(path: str, failpoint: Callable[[str], None]) -> None:
             return
         # "immutable" reads the first page and nothing else: no lock, no WAL, no shared memory, no trace.
         with closing(sqlite3.connect(uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
+            # Whoever died in a checkpoint has left a file that is shorter than its first page says. The WAL, which is not
+            # looked at here, has the rest; with this, SQLite does not call it damaged.
+            connection.execute("PRAGMA writable_schema = ON").fetchall()
             _check_owner(connection, path)
     except OSError as error:
         raise JournalError(
@@ -171,16 +180,27 @@ def _reasons(connection: sqlite3.Connection) -> Generator[None]:
 
 
 def for_the_application(path: str, *, synchronous: Synchronous) -> OwnConnection:
-    """A connection to the journal's file that leaves what is the journal's alone, and waits five seconds for a lock."""
-    connection = sqlite3.connect(
-        uri(path, "mode=rw"),
-        uri=True,
-        isolation_level=None,
-        timeout=_PATIENCE,
-        check_same_thread=False,
-        factory=OwnConnection,
-    )
-    configure(connection, synchronous=synchronous)
+    """A connection to the journal's file that leaves what is the journal's alone, and waits five seconds for a lock.
+
+    Raises:
+        JournalError: It cannot be had now. What its statements raise is sqlite3's own.
+    """
+    try:
+        connection = sqlite3.connect(
+            uri(path, "mode=rw"),
+            uri=True,
+            isolation_level=None,
+            timeout=_PATIENCE,
+            check_same_thread=False,
+            factory=OwnConnection,
+        )
+        try:
+            configure(connection, synchronous=synchronous)
+        except BaseException:
+            connection.close()
+            raise
+    except sqlite3.Error as error:
+        raise translate(error, path=path) from error
     connection.set_authorizer(connection.beside)
     return connection
 

@@ -14,14 +14,16 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
+from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError, again
 from ..journal import Lease
 from . import connect, driving, migrate, queries, statements, user_schema
 from .backup import Copier
+from .checkpoints import WAL_ALARM_BYTES
 from .desk import Desk
 from .faults import Fault, fault_of, translate
-from .link import BUSY_SECONDS, Guardian, JobConnection, Link
+from .link import BUSY_SECONDS, Guardian, JobConnection, Link, aside
 from .patience import LOGGER, Patience, Pauses
+from .reader import Reader, ReaderSettings
 from .rows import Tables
 from .transactions import Bench, Given
 from .vigil import Vigil, VigilSettings
@@ -32,8 +34,8 @@ __all__ = ["Door"]
 T = TypeVar("T")
 
 
-def _nothing(_name: str) -> None:
-    """The failpoint that never fails."""
+def _nothing(_name: object) -> None:
+    """The failpoint that never fails, and who hears of nothing."""
 
 
 class Door:
@@ -49,8 +51,12 @@ class Door:
         chance: A number from 0 to 1, for the length of those waits.
         connection: The class of the connections.
         checkpoint_bytes: The size of the WAL from which it is written back.
-        monotonic: Seconds on a clock that never goes back: how long transactions take.
+        alarm_bytes: The size of the WAL from which people are told that it grows.
+        monotonic: Seconds on a clock that never goes back: how long transactions take, and how long the storage.
         schema: A folder of numbered SQL files for the application's own tables.
+        patience: Seconds after which those who ask for the application are told that the storage does not answer.
+        network: Open the file even if it is on a network file system.
+        broken: Called on the loop, once, with the reason when nothing can be written any more.
     """
 
     def __init__(
@@ -64,23 +70,31 @@ class Door:
         chance: Callable[[], float] | None = None,
         connection: type[JobConnection] = JobConnection,
         checkpoint_bytes: int = connect.CHECKPOINT_BYTES,
+        alarm_bytes: int = WAL_ALARM_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
         schema: Path | None = None,
+        patience: float = 30.0,
+        network: bool = False,
+        broken: Callable[[JournalError], None] = _nothing,
     ) -> None:
         name = os.fspath(path)
         self.path = name if name == connect.MEMORY else str(Path(name).absolute())
         self._synchronous: connect.Synchronous = synchronous
         self._codec = codec
         self._failpoint = failpoint
-        self._sleep = sleep
-        self._chance = chance or Random().random  # noqa: S311 - spreads retries, keeps no secret
+        # Random: it spreads retries, and keeps no secret.
+        self._pauses = Pauses(monotonic, sleep, chance or Random().random)  # noqa: S311
+        self._patience = patience
+        self._network = network
+        self._broken = broken
         self._connection = connection
         self._checkpoint_bytes = checkpoint_bytes
+        self._alarm_bytes = alarm_bytes
         self._sql = statements.load()
         self._bench = Bench(self._sql, monotonic)
         self._schema = schema
         self._writer: Writer | None = None
-        self._reader: Link | None = None
+        self._reader: Reader | None = None
         self._copier = Copier(self.path, failpoint or _nothing)
         self._guardian: Guardian | None = None
         self._lease: Lease | None = None
@@ -104,16 +118,15 @@ class Door:
             raise JournalError(f"this journal object was opened before: make another for {self.path}")
         if not self._is_in_memory:
             await self._inspect()
-        pauses = Pauses(asyncio.get_running_loop().time, self._sleep, self._chance)
         self._lease = lease
         writer = self._writer = Writer(self._settings())
         try:
             await writer.link.open()
             writer.me = await self._patiently(
-                pauses, lambda: writer.link.run(lambda connection: self._prepare(connection, name, at))
+                lambda: writer.link.run(lambda connection: self._prepare(connection, name, at))
             )
             writer.witness()
-            await self._open_reader(pauses)
+            await self._open_reader(writer)
         except BaseException as error:
             writer.finish()
             await self._let_go()
@@ -122,7 +135,7 @@ class Door:
             raise
         self._guardian = Guardian(self._abandon)
         self._keep_lease(writer)
-        self._life = asyncio.create_task(self._live(writer, pauses), name="durable_sqlite writer")
+        self._life = asyncio.create_task(self._live(writer), name="durable_sqlite writer")
 
     def _keep_lease(self, writer: Writer) -> None:
         lease = self._lease
@@ -157,18 +170,17 @@ class Door:
         connect.configure(connection, synchronous="normal")
         return connection
 
+    async def _end_vigil(self) -> None:
+        if self._vigil is not None and self._vigil_ended is not None:
+            self._vigil.end()
+            await asyncio.shield(self._vigil_ended)
+
     def _struck(self) -> None:
         if self._lease is not None:
             self._lease.lapsed("it did not renew its lease in time, and others have taken its runs over")
 
     async def _inspect(self) -> None:
-        # On a thread of our own kind. The loop's executor could not be shut down where the main thread has ended.
-        aside = Link(connect.MEMORY)
-        try:
-            await aside.open()
-            await aside.run(lambda _connection: connect.inspect(self.path, self._failpoint or _nothing))
-        finally:
-            await aside.close()
+        await aside(partial(connect.inspect, self.path, self._failpoint or _nothing, network=self._network))
 
     def _settings(self) -> Settings:
         return Settings(
@@ -178,8 +190,12 @@ class Door:
             configure=self._configure,
             failpoint=self._failpoint,
             checkpoint_bytes=self._checkpoint_bytes,
+            alarm_bytes=self._alarm_bytes,
             bench=self._bench,
             struck=self._struck,
+            pauses=self._pauses,
+            patience=self._patience,
+            broken=self._broken,
         )
 
     def _configure(self, connection: sqlite3.Connection) -> None:
@@ -191,8 +207,8 @@ class Door:
     def _is_in_memory(self) -> bool:
         return self.path == connect.MEMORY
 
-    def _address(self) -> str:
-        return connect.MEMORY if self._is_in_memory else connect.uri(self.path, "mode=rw")
+    def _address(self, mode: str = "rw") -> str:
+        return connect.MEMORY if self._is_in_memory else connect.uri(self.path, f"mode={mode}")
 
     def _prepare(self, connection: sqlite3.Connection, name: str, at: int) -> int:
         """Bring the file up to date and enrol; the worker's number."""
@@ -260,20 +276,27 @@ class Door:
             )
         return connect.for_the_application(self.path, synchronous=self._synchronous)
 
-    async def _open_reader(self, pauses: Pauses) -> None:
-        if self._is_in_memory:
+    async def _open_reader(self, writer: Writer) -> None:
+        if writer.files is None:
             return
-        self._reader = Link(self._address(), connection=self._connection)
-        await self._make_reader(self._reader, pauses)
+        reader = self._reader = Reader(
+            ReaderSettings(
+                path=self.path,
+                sql=self._sql,
+                new_link=lambda: Link(self._address("ro"), connection=self._connection),
+                configure=partial(connect.configure, synchronous=self._synchronous, readonly=True),
+                files=writer.files,
+                pauses=self._pauses,
+                patience=self._patience,
+                missing=writer.look_at_files,
+            )
+        )
+        await reader.open()
+        await self._patiently(reader.begin)
 
-    async def _make_reader(self, link: Link, pauses: Pauses) -> None:
-        await link.open()
-        readonly = partial(connect.configure, synchronous=self._synchronous, readonly=True)
-        await self._patiently(pauses, lambda: link.run(readonly))
-
-    async def _patiently(self, pauses: Pauses, hop: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, hop: Callable[[], Awaitable[T]]) -> T:
         """Try again for as long as another process holds the lock."""
-        patience = Patience(pauses, self.path)
+        patience = Patience(self._pauses, self.path)
         while True:
             try:
                 return await hop()
@@ -282,9 +305,11 @@ class Door:
                     raise
                 await patience.wait(Fault.BUSY, error)
 
-    async def _live(self, writer: Writer, pauses: Pauses) -> None:
+    async def _live(self, writer: Writer) -> None:
         try:
-            await writer.serve(pauses)
+            await writer.serve()
+            if writer.broken is not None:
+                await self._leave_alone()
         except asyncio.CancelledError:
             # The loop ends, or `stop` was called. The end of a program is no outcome: let go, quietly. Where the loop
             # ends, all else in it hears of it in the same turn, and what is given back then is still taken. Where both are
@@ -296,21 +321,34 @@ class Door:
             writer.fail(EngineClosed(f"the journal {self.path} was let go before this write was committed"))
         except Exception as error:  # noqa: BLE001 - nobody awaits this task: its end is everybody's answer
             LOGGER.exception("the writer of %s is broken", self.path)
-            writer.fail(JournalError(f"the writer of {self.path} is broken: {error!r}"))
+            writer.stop_for_good(JournalError(f"the writer of {self.path} is broken: {error!r}. Open the journal anew"))
+            await self._leave_alone()
 
     async def _let_go(self) -> None:
         """Stop the threads, which still commit what is queued, and wait for their end."""
         self._copier.stop()
-        links = self._links()
-        for link in links:
+        await self._end_vigil()
+        # The reader last: where the files were taken away, it cannot do anything to those that have their names now.
+        for link in reversed(self._links()):
             link.stop()
-        for link in links:
             await link.ended()
         self._dismiss()
 
+    async def _leave_alone(self) -> None:
+        """Close without touching the files, which are others' by now."""
+        await self._end_vigil()
+        for link in reversed(self._links()):
+            try:
+                await link.close()
+            except sqlite3.Error as error:
+                LOGGER.warning("a connection to %s could not be closed: %s", self.path, error)
+        self._dismiss()
+
     def _links(self) -> list[Link]:
+        """The connections; the writer's closes last where all is well, and puts the files away."""
+        reading = None if self._reader is None else self._reader.link
         writing = None if self._writer is None else self._writer.link
-        return [link for link in (*self._copier.links, self._reader, writing) if link is not None]
+        return [link for link in (*self._copier.links, reading, writing) if link is not None]
 
     def _abandon(self) -> None:
         if self._vigil is not None:
@@ -340,15 +378,21 @@ class Door:
         released = writer.submit(partial(driving.release, at=at), drives=False)
         writer.finish()
         await asyncio.wait([life])
-        if released.exception() is None:
+        if (error := released.exception()) is None:
             failpoint("close.after_release")
-        if self._vigil is not None and self._vigil_ended is not None:
-            self._vigil.end()
-            await self._vigil_ended
+        elif writer.broken is None:
+            LOGGER.error("%s is closed, and its runs could not be given back: %s", self.path, error)
+        await self._end_vigil()
         if writer.link.is_open:
             await writer.checkpoint("TRUNCATE")
+        if writer.broken is not None:
+            await self._leave_alone()
+            return
         for link in self._links():
-            await link.close()
+            try:
+                await link.close()
+            except sqlite3.Error as error:
+                LOGGER.warning("a connection to %s could not be closed: %s", self.path, error)
         self._dismiss()
 
     def stop(self) -> None:
@@ -374,33 +418,27 @@ class Door:
         *,
         drives: bool = True,
         blame: Callable[[sqlite3.Error], object] | None = None,
+        late: Callable[[T], object] | None = None,
     ) -> asyncio.Future[T]:
-        """Let the writer do it; `drives` says that a worker which was struck off may not do it any more."""
-        return self._open_writer().submit(act, drives=drives, blame=blame)
+        """Let the writer do it; `drives` says that a worker which was struck off may not do it any more.
+
+        What drives no run was asked for by the application, and does not wait for ever.
+        """
+        return self._open_writer().submit(act, drives=drives, blame=blame, late=late)
 
     def _open_writer(self) -> Writer:
         if self._writer is None:
             raise EngineClosed(f"the journal {self.path} is not open")
         return self._writer
 
-    async def _read(self, look: queries.Look[T]) -> T:
-        """Look at one state of the journal; wait for as long as the storage is in trouble."""
+    async def _read(self, look: queries.Look[T], *, patient: bool = True) -> T:
+        """Look at one state of the journal; `patient` is who waits for as long as the storage is in trouble."""
         writer = self._open_writer()
-        reader = self._reader
-        if reader is None:
-            return await writer.submit(partial(_look_between, look), drives=False)
-        patience = Patience(Pauses(asyncio.get_running_loop().time, self._sleep, self._chance), self.path)
-        while True:
-            try:
-                seen = await reader.run(lambda connection: queries.snapshot(Tables(connection, self._sql), look))
-            except sqlite3.Error as error:
-                fault = fault_of(error)
-                if fault is Fault.REFUSED:
-                    raise translate(error, path=self.path) from error
-                await patience.wait(fault, error)
-            else:
-                patience.over()
-                return seen
+        if writer.broken is not None:
+            raise again(writer.broken)
+        if self._reader is None:
+            return await writer.submit(partial(_look_between, look), drives=False, patient=patient)
+        return await self._reader.read(look, patient=patient)
 
 
 def _look_between(look: queries.Look[T], desk: Desk) -> T:

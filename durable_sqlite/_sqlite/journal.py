@@ -66,9 +66,16 @@ class SqliteJournal(Care):
         caller: Hold | None = None,
     ) -> asyncio.Future[Started]:
         """Store a run, and a message to it if there is one."""
+
+        def late(started: Started) -> None:
+            """The caller does not know of it, so nobody here would drive it."""
+            if started.hold is not None:
+                self.give_back(started.hold, new.at).add_done_callback(lambda back: back.exception())
+
         return self._submit(
             lambda desk: clients.start(desk, new, if_exists, drive=drive, message=message, caller=caller),
             drives=caller is not None,
+            late=late,
         )
 
     def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Sent]:
@@ -218,29 +225,29 @@ class SqliteJournal(Care):
 
     # Reads -----------------------------------------------------------------------------------------------------------
 
-    async def run(self, run_id: str) -> RunRow | None:
+    async def run(self, run_id: str, *, patient: bool = False) -> RunRow | None:
         """The run of this id, or None."""
-        return await self._read(lambda tables: queries.run(tables, run_id))
+        return await self._read(lambda tables: queries.run(tables, run_id), patient=patient)
 
     async def runs(self, query: RunQuery) -> list[RunRow]:
         """The runs that a query asks for."""
-        return await self._read(lambda tables: queries.runs(tables, query))
+        return await self._read(lambda tables: queries.runs(tables, query), patient=False)
 
     async def count(self, query: RunQuery) -> int:
         """How many runs a query asks for; its limit is ignored."""
-        return await self._read(lambda tables: queries.count(tables, query))
+        return await self._read(lambda tables: queries.count(tables, query), patient=False)
 
     async def entries(self, run: int) -> list[Entry]:
         """All entries of a run by their order, `removed` ones included."""
-        return await self._read(lambda tables: queries.entries(tables, run))
+        return await self._read(lambda tables: queries.entries(tables, run), patient=False)
 
     async def memory(self, run: int) -> Memory:
         """All that is known of what a run has done and waits for."""
-        return await self._read(lambda tables: queries.memory(tables, run))
+        return await self._read(lambda tables: queries.memory(tables, run), patient=False)
 
     async def waits(self, run: int) -> list[Wait]:
         """What a run waited for when it was last suspended."""
-        return await self._read(lambda tables: queries.waits(tables, run))
+        return await self._read(lambda tables: queries.waits(tables, run), patient=False)
 
     async def memories(self, runs: Sequence[int]) -> list[Memory]:
         """The memory of each of these runs, at one look."""
@@ -252,7 +259,7 @@ class SqliteJournal(Care):
 
     async def questions(self, query: QuestionQuery) -> list[OpenQuestion]:
         """The open questions that a query asks for."""
-        return await self._read(lambda tables: queries.questions(tables, query))
+        return await self._read(lambda tables: queries.questions(tables, query), patient=False)
 
     async def news(self) -> list[News]:
         """The runs that this worker drives for which there is mail, or which were asked to end or to pause."""
@@ -261,7 +268,7 @@ class SqliteJournal(Care):
 
     async def changes(self, query: RunQuery, since: int) -> list[RunRow]:
         """The runs that a query asks for and that changed after `since`, in the order of their changes."""
-        return await self._read(lambda tables: queries.changes(tables, query, since))
+        return await self._read(lambda tables: queries.changes(tables, query, since), patient=False)
 
     async def stops(self, since: int) -> tuple[int, list[int]]:
         """The numbers of the runs that stopped since, and the last change there is."""

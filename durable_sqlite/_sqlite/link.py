@@ -19,7 +19,7 @@ import aiosqlite
 
 from ..errors import EngineClosed
 
-__all__ = ["Guardian", "JobConnection", "Link"]
+__all__ = ["Guardian", "JobConnection", "Link", "aside"]
 
 T = TypeVar("T")
 
@@ -133,6 +133,19 @@ class Link:
         """Wait until a stopped thread has done its last job, so that nothing calls into a loop that is closed."""
         if self._ended is not None:
             await asyncio.shield(self._ended)
+
+
+async def aside(job: Callable[[], T]) -> T:
+    """Run a job that has nothing to do with a connection, and may take long, on a thread of its own.
+
+    Not on one of the loop's executor: that could not be shut down where the main thread has ended.
+    """
+    link = Link(":memory:")
+    try:
+        await link.open()
+        return await link.run(lambda _connection: job())
+    finally:
+        await link.close()
 
 
 def _stop(db: aiosqlite.Connection) -> asyncio.Future[Any] | None:

@@ -93,6 +93,8 @@ class Vigil:
         self._stop.set()
 
     def _watch(self) -> None:
+        with suppress(sqlite3.Error):  # else at the first turn
+            self._connection = self._settings.connect()
         pause = self._settings.lease / _BEATS
         while not self._stop.wait(pause) and self._settings.needed():
             pause = self.turn()

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from .bodies import campaign as bodies
 from .waiting import campaign as waiting
+from .walreset import campaign as walreset
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies, waiting)
+_CAMPAIGNS = (bodies, waiting, walreset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,7 +13,19 @@ from typing import Any
 from durable_sqlite._sqlite import SqliteJournal
 from durable_sqlite._sqlite.link import JobConnection
 
-__all__ = ["BUSY", "FULL", "IOERR", "Naps", "Script", "faulty", "opened", "storage_error"]
+__all__ = [
+    "BUSY",
+    "FULL",
+    "IOERR",
+    "Hours",
+    "Impatient",
+    "Naps",
+    "Script",
+    "Weather",
+    "faulty",
+    "opened",
+    "storage_error",
+]
 
 
 def storage_error(code: int, name: str) -> sqlite3.OperationalError:
@@ -90,3 +102,67 @@ class Script:
         for word, errors in plan.items():
             if errors and sql.startswith(word):
                 raise errors.pop(0)
+
+
+class Hours:
+    """A clock that moves only in pauses, which take no time; after each, `then` is called with the time.
+
+    It is what a journal takes as `monotonic`; its `sleep` is what it takes as `sleep`.
+    """
+
+    def __init__(self, then: Callable[[float], object] = lambda _now: None) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.then = then
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        self.then(self.now)
+        await asyncio.sleep(0)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What makes a journal live by this clock."""
+        return {"monotonic": self, "sleep": self.sleep, "chance": lambda: 1.0}
+
+
+class Impatient(JobConnection):
+    """A connection on which SQLite itself waits for no lock, so that tests of waiting take no time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.execute("PRAGMA busy_timeout = 0").fetchall()
+
+
+class Weather:
+    """Statements go through; while it is bad, those that begin with a word fail, all but the first `spared` ones."""
+
+    def __init__(self) -> None:
+        self._bad: dict[str, tuple[BaseException, bool]] = {}
+        self.spared = 0
+        self.seen: list[str] = []
+
+    def bad(self, error: BaseException, *words: str, after: bool = False) -> None:
+        """From now on, statements that begin like this fail; `after` they have done their work."""
+        self._bad.update(dict.fromkeys(words or ("BEGIN",), (error, after)))
+
+    def good(self) -> None:
+        """From now on all is well."""
+        self._bad.clear()
+
+    def __call__(self, sql: str, call: Callable[[], Any]) -> Any:
+        self.seen.append(sql)
+        found = next((trouble for word, trouble in self._bad.items() if sql.startswith(word)), None)
+        if found is None:
+            return call()
+        if self.spared:
+            self.spared -= 1
+            return call()
+        error, after = found
+        if after:
+            call()
+        raise error

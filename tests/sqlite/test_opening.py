@@ -194,9 +194,9 @@ def test_connections_are_set_for_durability(tmp_path: Path, synchronous: connect
             "application_id": connect.APPLICATION_ID,
         }.items():
             assert await journal._writer.link.run(told(name)) == value, name
-        assert await journal._reader.run(told("query_only")) == 1
+        assert await journal._reader.link.run(told("query_only")) == 1
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await journal._reader.run(lambda connection: connection.execute("DELETE FROM durable_runs"))
+            await journal._reader.link.run(lambda connection: connection.execute("DELETE FROM durable_runs"))
         await journal.close(2)
 
     asyncio.run(main())

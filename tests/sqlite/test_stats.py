@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from durable_sqlite._sqlite import meter, statements, stats
 from durable_sqlite._sqlite.meter import Meter
 from durable_sqlite._sqlite.rows import Tables
 from durable_sqlite._stats import CommitStats, JournalStats
-from tests.sqlite.faults import opened
+from tests.sqlite.faults import faulty, opened
 from tests.support.house import python
 from tests.support.journals import (
     asked,
@@ -185,12 +186,15 @@ def test_a_look_at_many_runs_walks_along_indexes_and_never_along_entries(tmp_pat
 
 def test_commits_are_timed_from_begin_to_the_end_of_commit(tmp_path: Path) -> None:
     async def main() -> None:
-        times = iter(range(10_000))
+        now = 100.0
 
-        def monotonic() -> float:
-            return next(times) * 0.5
+        def slow(sql: str, call: Callable[[], Any]) -> Any:
+            nonlocal now
+            if sql in {"BEGIN IMMEDIATE", "COMMIT"}:
+                now += 0.25
+            return call()
 
-        async with opened(tmp_path / "j.db", monotonic=monotonic) as journal:
+        async with opened(tmp_path / "j.db", monotonic=lambda: now, connection=faulty(slow)) as journal:
             assert journal.commits() == CommitStats(0, 0, 0, None, None, None)
             starts = [journal.start(new_run(f"r{n}"), IfExists.ATTACH, drive=False) for n in range(4)]
             assert journal.commits().waiting == 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from durable_sqlite._records import End, IfExists, State
-from durable_sqlite._sqlite import SqliteJournal, migrate
+from durable_sqlite._sqlite import migrate
 from durable_sqlite.errors import JournalError, LeaseLost
 from tests.sqlite.faults import BUSY, FULL, Script, faulty, opened
 from tests.support.journals import begin, entry, new_run
@@ -102,38 +102,6 @@ def test_a_fenced_worker_may_not_drive_and_its_clients_go_on(tmp_path: Path) -> 
             assert len(await journal.entries(started.row.no)) == 1
 
     asyncio.run(main())
-
-
-# Files that change under us ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-@pytest.mark.parametrize("replaced", [True, False])
-def test_a_file_that_is_removed_under_us_stops_every_write_loudly(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str, replaced: bool
-) -> None:
-    path = tmp_path / "j.db"
-    target, away = Path(f"{path}{suffix}"), tmp_path / "taken away"
-
-    def take_away() -> None:
-        target.rename(away)
-        if replaced:
-            target.touch()
-
-    async def main() -> None:
-        journal = SqliteJournal(path)
-        await journal.open("w", 1)
-        _, hold = await begin(journal)
-        take_away()
-        for seq in (1, 2):
-            with pytest.raises(JournalError, match="moved, replaced or deleted"):
-                await journal.record(hold, entry(f"s#{seq}", seq=seq))
-        away.replace(target)
-        await journal.record(hold, entry())
-        await journal.close(2)
-
-    asyncio.run(main())
-    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
 
 
 # Checkpoints ---------------------------------------------------------------------------------------------------------

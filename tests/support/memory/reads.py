@@ -27,7 +27,7 @@ __all__ = ["Reads"]
 class Reads(Door):
     """The reads."""
 
-    async def run(self, run_id: str) -> RunRow | None:
+    async def run(self, run_id: str, *, patient: bool = False) -> RunRow | None:
         """The run of this id, or None."""
         await self._alive()
         return self.disk.by_id(run_id)
