@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from .bodies import campaign as bodies
+from .fleet import campaign as fleet
 from .waiting import campaign as waiting
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies, waiting)
+_CAMPAIGNS = (bodies, waiting, fleet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

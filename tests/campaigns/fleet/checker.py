@@ -332,7 +332,7 @@ class _Ledger:
         verdict.expect(all(n == LETTERS for n in letters.values()), "a message is there twice", letters)
         for effect in self._effects.iterdir():
             done = effect.read_text(encoding="utf-8").count("done")
-            verdict.expect(done == 1, "an at-most-once step had its effect more than once", f"{effect.name}: {done}")
+            verdict.expect(done <= 1, "an at-most-once step had its effect more than once", f"{effect.name}: {done}")
 
 
 def _json(text: str) -> Any:

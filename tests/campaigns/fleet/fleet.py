@@ -9,8 +9,10 @@ from random import Random
 from time import monotonic
 
 from .checker import Problem, judge
+from .deeds import DEEDS
 from .herd import Herd
 from .member import Life
+from .mutants import MUTANTS
 
 __all__ = ["Outcome", "kill_fleet"]
 
@@ -79,7 +81,8 @@ def kill_fleet(
 ) -> Outcome:
     """Kill processes of a fleet, until there were so many kills or until that time, let one finish, and judge."""
     began, chance = monotonic(), Random(seed)
-    herd = Herd(folder, lambda journal, log: Life(str(journal), str(log), 0, mutant=mutant))
+    deeds = (MUTANTS[mutant].deeds if mutant else None) or tuple(DEEDS)
+    herd = Herd(folder, lambda journal, log: Life(str(journal), str(log), 0, deeds=deeds, mutant=mutant))
     fates, done = _Fates(herd, chance), 0
     with herd.at_work():
         for role in ["worker"] * _WORKERS + ["client"]:
@@ -91,8 +94,11 @@ def kill_fleet(
                 fates.bear(fates.bury(number))
         for number in list(herd.living):
             herd.kill(number)
-        finished = herd.finish()
-    verdict = judge(herd.journal, herd.log.path, stopped=False)
+        # What is broken may never come to an end.
+        finished = mutant is not None or herd.finish()
+    verdict = judge(herd.journal, herd.log.path, stopped=False, finished=mutant is None)
+    for fallen in herd.fallen:
+        verdict.blame("a process fell over", fallen)
     verdict.expect(finished, "a healthy process does not finish", f"seed {seed}")
     verdict.counts["kills"] = done
     verdict.counts["side files left"] = len(list(folder.glob("journal.db-worker-*")))

@@ -59,6 +59,8 @@ class Herd:
         self.living: dict[int, BaseProcess] = {}
         """The processes by their numbers."""
         self.stopped: set[int] = set()
+        self.fallen: list[str] = []
+        """Processes that ended by themselves, and should not have."""
 
     @contextmanager
     def at_work(self) -> Generator[Herd, None, None]:
@@ -117,6 +119,8 @@ class Herd:
         child.join(_PATIENCE)
         code = child.exitcode
         assert code is not None, f"process {number} cannot be killed"
+        if code not in (0, -signal.SIGKILL):
+            self.fallen.append(f"process {number} ended with {code}; what it said stands above")
         child.close()
         return code
 

@@ -66,7 +66,7 @@ class Log:
 
     def had_effect(self) -> bool:
         """Whether there was one."""
-        return self._effect().exists()
+        return self._effect().exists() and self._effect().stat().st_size > 0
 
     def _effect(self) -> Path:
         here = current_step()

@@ -73,6 +73,8 @@ def stop_fleet(
         if mutant is None:
             finished = herd.finish() and finished
     verdict = judge(herd.journal, herd.log.path, stopped=True, finished=mutant is None)
+    for fallen in herd.fallen:
+        verdict.blame("a process fell over", fallen)
     verdict.expect(finished, "a process does not close, or does not finish", f"seed {seed}: {ended}")
     verdict.counts["stops"] = done
     return Outcome(verdict.problems, verdict.counts, monotonic() - began)
