@@ -11,7 +11,9 @@ __all__ = ["CONTEXT", "exit_code", "exit_codes", "killed_at_word"]
 
 _PATIENCE = 60.0  # seconds after which a child hangs
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.kill.scenario", "tests.kill.transfers", "tests.campaigns.fleet.member", "tests.campaigns.fleet.racers"])
+CONTEXT.set_forkserver_preload(
+    ["tests.kill.scenario", "tests.kill.transfers", "tests.campaigns.fleet.member", "tests.campaigns.fleet.racers"]
+)
 
 
 def exit_code(function: Callable[..., Any], *args: Any) -> int:

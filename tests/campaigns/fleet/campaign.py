@@ -5,25 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from .fleet import Outcome, kill_fleet
 from .mutants import MUTANTS
 from .races import race_in_pairs, race_to_start, race_to_take_over
 from .zombies import stop_fleet
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
 __all__ = ["noticed", "register"]
 
 _PART = 2_000  # kills or stops on one journal: what is found is easier to read in a short story
 _KILLS, _STOPS, _ROUNDS = 40, 12, 6  # in which a broken rule is to be noticed
 _TRIES = 5
+_LAPS = 50  # rounds on one journal
 
 
 def noticed(mutant: str, folder: Path) -> int | None:
@@ -93,19 +90,17 @@ def _race(options: argparse.Namespace) -> int:
     until = None if options.minutes is None else monotonic() + 60 * options.minutes
     total = Outcome()
     with _folder(options) as folder:
-        for part, done in enumerate(range(0, options.rounds, 50)):
+        for part, done in enumerate(range(0, options.rounds, _LAPS)):
             if total.problems or (until is not None and monotonic() >= until):
                 break
-            rounds = min(50, options.rounds - done)
-            for name, race in (
-                ("start", lambda there: race_to_start(there, 20, rounds)),
-                ("pairs", lambda there: race_in_pairs(there, rounds, options.mutant)),
-                ("heirs", lambda there: race_to_take_over(there, rounds, options.mutant)),
-                ("silent", lambda there: race_to_take_over(there, max(1, rounds // 10), options.mutant, silent=True)),
-            ):
-                there = folder / f"{name}-{part}"
-                there.mkdir()
-                _add(total, race(there))
+            laps = min(_LAPS, options.rounds - done)
+            there = [folder / f"{name}-{part}" for name in ("start", "pairs", "heirs", "silent")]
+            for each in there:
+                each.mkdir()
+            _add(total, race_to_start(there[0], 20, laps))
+            _add(total, race_in_pairs(there[1], laps, options.mutant))
+            _add(total, race_to_take_over(there[2], laps, options.mutant))
+            _add(total, race_to_take_over(there[3], max(1, laps // 10), options.mutant, silent=True))
     return _report(options, total)
 
 

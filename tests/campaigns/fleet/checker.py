@@ -111,19 +111,9 @@ class _Story:
     def read(self, number: int, word: str, pid: int, facts: list[str]) -> None:
         """One line."""
         self._verdict.counts[word] += 1
+        self._read_of_processes(number, word, pid, facts)
+        self._read_of_holds(number, word, [*facts, ""])
         match word, facts:
-            case "killing", [victim]:
-                self._over[int(victim)] = number
-            case "closing", _:
-                self._over[pid] = number
-            case "enrolled", [me]:
-                self._workers[int(me)] = pid
-            case "refused", [verb]:
-                self._verdict.counts[f"refused {verb}"] += 1
-            case "complaint", what:
-                self._verdict.blame("the engine complains", f"process {pid}: {' '.join(what)}")
-            case "lost", _:
-                self._verdict.expect(self._stopped, "a lease was lost though nobody was stopped", pid)
             case "started", [run_id]:
                 self.started.add(run_id)
             case "sent", [run_id, n]:
@@ -137,7 +127,24 @@ class _Story:
             case "failed", [no, key, attempt]:
                 self.failed.add((self.ids[int(no)], key, int(attempt)))
             case _:
-                self._read_of_holds(number, word, [*facts, ""])
+                pass
+
+    def _read_of_processes(self, number: int, word: str, pid: int, facts: list[str]) -> None:
+        match word, facts:
+            case "killing", [victim]:
+                self._over[int(victim)] = number
+            case "closing", _:
+                self._over[pid] = number
+            case "enrolled", [me]:
+                self._workers[int(me)] = pid
+            case "refused", [verb]:
+                self._verdict.counts[f"refused {verb}"] += 1
+            case "complaint", what:
+                self._verdict.blame("the engine complains", f"process {pid}: {' '.join(what)}")
+            case "lost", _:
+                self._verdict.expect(self._stopped, "a lease was lost though nobody was stopped", pid)
+            case _:
+                pass
 
     # Who holds what --------------------------------------------------------------------------------------------------
 
@@ -220,7 +227,9 @@ class _Story:
 
     def _recorded(self, run_id: str, key: str, what: str) -> None:
         known = self.kept.get((run_id, key))
-        self._verdict.expect(known is None, "an outcome was acknowledged twice", f"run {run_id}, {key}: {known}, {what}")
+        self._verdict.expect(
+            known is None, "an outcome was acknowledged twice", f"run {run_id}, {key}: {known}, {what}"
+        )
         self.kept[run_id, key] = what
 
 
@@ -282,7 +291,9 @@ class _Ledger:
         )
         self._verdict.counts["bookings"] = rows.total()
         self._verdict.expect(
-            rows == recorded, "rows of transactions are not as the journal says", f"{rows - recorded}, {recorded - rows}"
+            rows == recorded,
+            "rows of transactions are not as the journal says",
+            f"{rows - recorded}, {recorded - rows}",
         )
 
     def _messages(self) -> None:
@@ -304,9 +315,12 @@ class _Ledger:
         for run_id in taken.keys() | takers.keys():
             by = [key for _, key in taken[run_id]]
             self._verdict.expect(by == takers[run_id], "messages were not taken once and in order", f"{run_id}: {by}")
-        there = {(run, str(dedupe)) for run, dedupe in self._all(
-            "SELECT r.id, s.dedupe FROM durable_signals s JOIN durable_runs r ON r.no = s.run"
-        )}
+        there = {
+            (run, str(dedupe))
+            for run, dedupe in self._all(
+                "SELECT r.id, s.dedupe FROM durable_signals s JOIN durable_runs r ON r.no = s.run"
+            )
+        }
         for run_id, n in self._story.sent:
             self._verdict.expect((run_id, str(n)) in there, "an acknowledged message is not there", f"{run_id}: {n}")
 

@@ -24,7 +24,7 @@ from durable_sqlite import (
 
 from .trace import LOG
 
-__all__ = ["DEEDS", "LETTERS", "POST", "SAFE", "Letter", "WORKFLOWS", "model", "set_up"]
+__all__ = ["DEEDS", "LETTERS", "POST", "SAFE", "WORKFLOWS", "Letter", "model", "set_up"]
 
 LETTERS = 3
 """How many messages are sent to each run of `post`, numbered from 1."""
@@ -182,7 +182,7 @@ SAFE = tuple(name for name in DEEDS if name != "careful")
 
 POST = post
 
-WORKFLOWS = (*DEEDS.values(), listener)
+WORKFLOWS: tuple[Workflow[[int], Any], ...] = (*DEEDS.values(), listener)
 
 _MODELS: dict[str, Callable[[int], list[Any]]] = {
     "fleet-errand": lambda n: [n + 1, 2 * (n + 1), 2 * (n + 1) + 1],

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any, Literal
 from unittest.mock import patch
 
-from durable_sqlite import Engine, EngineClosed, RunError, _session, _sqlite, _worker
+from durable_sqlite import Engine, EngineClosed, RunError, State, _session, _sqlite, _worker
 from durable_sqlite._session import Session
 from durable_sqlite._sqlite import driving
 from durable_sqlite._sqlite.vigil import Vigil
@@ -30,7 +30,7 @@ __all__ = ["OPENS", "Life", "live"]
 OPENS = (_session, _sqlite, _worker)
 """What opening an engine imports, so that a child that is forked from here has it."""
 
-_UNFINISHED = ("pending", "running", "suspended")
+_UNFINISHED = (State.PENDING, State.RUNNING, State.SUSPENDED)
 _ERRAND = 1_000_000  # runs that one process may start
 
 
@@ -162,7 +162,7 @@ async def _start_runs(engine: Engine, life: Life, chance: Random) -> None:
     """Start one run after another, as long as there are not too many; a client waits for what they come to."""
     waiting: set[asyncio.Task[None]] = set()
     for number in itertools.count():
-        while await engine.count(state=_UNFINISHED) >= life.most:
+        while await engine.count(state=_UNFINISHED) >= life.most:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.005)
         n = life.number * _ERRAND + number
         name = chance.choice(life.deeds)
@@ -197,6 +197,6 @@ async def _post_letters(engine: Engine) -> None:
 
 
 async def _finish(engine: Engine, told: asyncio.Event) -> None:
-    while await engine.count(state=_UNFINISHED):
+    while await engine.count(state=_UNFINISHED):  # noqa: ASYNC110 - nobody tells of it
         await asyncio.sleep(0.005)
     told.set()

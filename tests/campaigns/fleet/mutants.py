@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 from unittest.mock import patch
 
 from durable_sqlite import _neighbours
-from durable_sqlite._records import Entry, Hold, Kind, Memory
+from durable_sqlite._records import Entry, Hold, Kind, Memory, NewAnswer, Question, RunRow
 from durable_sqlite._sqlite import SqliteJournal, clients, recording, statements
 from durable_sqlite._sqlite.desk import Desk
 from durable_sqlite._sqlite.writer import Writer
@@ -118,7 +119,11 @@ def rows_and_outcome_are_two_commits() -> Generator[None, None, None]:
 
 def everybody_else_is_dead() -> AbstractContextManager[object]:
     """The lock on a side file tells nothing."""
-    return patch.object(_neighbours, "is_dead", lambda _path: True)
+
+    def mutant(_path: Path) -> bool:
+        return True
+
+    return patch.object(_neighbours, "is_dead", mutant)
 
 
 # Under SIGSTOP -------------------------------------------------------------------------------------------------------
@@ -154,7 +159,11 @@ def everybody_counts_a_death() -> AbstractContextManager[object]:
 
 def a_second_answer_is_accepted() -> AbstractContextManager[object]:
     """A question takes whatever answer comes."""
-    return patch.object(clients, "_answerable", lambda _row, question, _new: question)
+
+    def mutant(_row: RunRow, question: Question, _new: NewAnswer) -> Question:
+        return question
+
+    return patch.object(clients, "_answerable", mutant)
 
 
 MUTANTS: dict[str, Mutant] = {

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from durable_sqlite import DurableError, Engine, RunError, Signal, Suspend, step, workflow
+from durable_sqlite import DurableError, Engine, RunError, Signal, Suspend, Workflow, step, workflow
 from durable_sqlite._liveness import Lifeline, side_file, this_start
 from durable_sqlite._neighbours import Neighbours, Surveillance
 from durable_sqlite._records import Request
@@ -40,21 +40,15 @@ async def add(n: int) -> int:
 
 
 @step
-async def touch(mark: str) -> bool:
-    """Whether it was done before."""
+def fail_first(mark: str) -> None:
     before = Path(mark).exists()
     Path(mark).touch()
-    return before
-
-
-@step
-async def fail_first(mark: str) -> None:
-    if not await touch.fn(mark):
+    if not before:
         raise ValueError("the first time")
 
 
 @step
-async def note(mark: str) -> None:
+def note(mark: str) -> None:
     with Path(mark).open("a", encoding="utf-8") as file:
         file.write("done\n")
 
@@ -162,9 +156,9 @@ class _Verbs:
         """By their names."""
         return {
             "start": self.start,
-            "resume": lambda run_id: self._engine.run(run_id).resume(),
-            "answer": lambda run_id: self._engine.run(run_id).answer(Question, self._number, by=self._me),
-            "cancel": lambda run_id: self._engine.run(run_id).cancel(reason=self._me, by=self._me),
+            "resume": self.resume,
+            "answer": self.answer,
+            "cancel": self.cancel,
             "prepare": self.prepare,
             "outcome": self.outcome,
         }
@@ -174,9 +168,22 @@ class _Verbs:
         run = await plain.options(id=run_id).start(1)
         return run.id, run.created
 
+    async def resume(self, run_id: str) -> None:
+        """Let a dead letter go on."""
+        await self._engine.run(run_id).resume()
+
+    async def answer(self, run_id: str) -> None:
+        """Answer the one question of a run."""
+        await self._engine.run(run_id).answer(Question, self._number, by=self._me)
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancel a run."""
+        await self._engine.run(run_id).cancel(reason=self._me, by=self._me)
+
     async def prepare(self, name: str, run_id: str, mark: str) -> str:
         """Start a run, and wait until there is something to race for."""
-        start = {"resume": fragile, "answer": asking, "cancel": waiting}[name]
+        flows: dict[str, Workflow[[str], Any]] = {"resume": fragile, "answer": asking, "cancel": waiting}
+        start = flows[name]
         run = await start.options(id=run_id).start(mark)
         async for info in run.watch():
             if info.state == ("failed" if name == "resume" else "suspended"):
@@ -188,8 +195,9 @@ class _Verbs:
         run = self._engine.run(run_id)
         try:
             return "completed", await run.result()
-        except RunError as error:
-            return (await run.info()).state.value, error.reason
+        except RunError:
+            info = await run.info()
+            return info.state.value, info.reason
 
 
 # Taking over ---------------------------------------------------------------------------------------------------------

@@ -116,7 +116,11 @@ def race_to_start(folder: Path, processes: int, rounds: int, mutant: str | None 
     return Outcome(verdict.problems, verdict.counts, monotonic() - began)
 
 
-_LOSERS = {"resume": {"WrongState"}, "answer": {"SignalSuperseded"}, "cancel": {None, "WrongState"}}
+_LOSERS: dict[str, set[str | None]] = {
+    "resume": {"WrongState"},
+    "answer": {"SignalSuperseded"},
+    "cancel": {None, "WrongState"},
+}
 """What the one that came second is told. A run that is to be cancelled already is asked in vain, and without an error."""
 
 

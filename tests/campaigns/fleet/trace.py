@@ -11,11 +11,11 @@ import asyncio
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from durable_sqlite import Engine, LeaseLost, current_step
 from durable_sqlite._records import Claimed, Entry, FailedAttempt, Hold, RunRow, Started
@@ -25,6 +25,9 @@ from durable_sqlite._sqlite.vigil import Vigil
 from durable_sqlite.journal import Journal
 
 __all__ = ["LOG", "Log", "TracedEngine", "TracedJournal", "digest", "traced_release", "traced_renewal"]
+
+
+T = TypeVar("T")
 
 
 class Log:
@@ -113,9 +116,7 @@ class TracedJournal(SqliteJournal):
                 LOG.note("took", desk.me, started.hold.run, started.hold.epoch, started.row.id)
 
         self._noting = noting
-        if caller is not None:
-            return self._under(caller, "start", lambda _hold: super(TracedJournal, self).start(*args, **how))
-        return super().start(*args, **how)
+        return self._by(caller, "start", partial(super().start, *args, **how))
 
     def claim(self, *args: Any, **how: Any) -> asyncio.Future[list[Claimed]]:
         def noting(desk: Desk, claimed: list[Claimed]) -> None:
@@ -125,15 +126,15 @@ class TracedJournal(SqliteJournal):
         self._noting = noting
         return super().claim(*args, **how)
 
-    def reclaim(self, hold: Hold, at: int) -> asyncio.Future[Any]:
+    def reclaim(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[Any]:
         def noting(desk: Desk, _answer: object) -> None:
             LOG.note("wrote", desk.me, "reclaim", hold.run, hold.epoch)
             LOG.note("took", desk.me, hold.run, hold.epoch + 1, "")
 
         self._noting = noting
-        return super().reclaim(hold, at)
+        return super().reclaim(hold, *args, **how)
 
-    def take_over(self, dead: Any, *args: Any, **how: Any) -> asyncio.Future[list[RunRow]]:
+    def take_over(self, dead: Sequence[int], *args: Any, **how: Any) -> asyncio.Future[list[RunRow]]:
         def noting(desk: Desk, freed: list[RunRow]) -> None:
             for row in freed:
                 LOG.note("freed", row.no, row.epoch, row.id)
@@ -146,68 +147,59 @@ class TracedJournal(SqliteJournal):
 
     # What is written under a hold ------------------------------------------------------------------------------------
 
-    def record(self, hold: Hold, entry: Entry, *args: Any) -> asyncio.Future[None]:
-        write = self._under(hold, "record", super().record, entry, *args)
-        write.add_done_callback(lambda done: _kept(hold, entry) if _went_well(done) else None)
+    def record(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[None]:
+        write = self._under(hold, "record", partial(super().record, hold, *args, **how))
+        write.add_done_callback(lambda done: _kept(hold, args[0]) if _went_well(done) else None)
         return write
 
-    def expire(self, hold: Hold, entry: Entry, deadline: int) -> asyncio.Future[bool]:
-        write: asyncio.Future[bool] = self._under(hold, "expire", super().expire, entry, deadline)
-        write.add_done_callback(lambda done: _kept(hold, entry) if _went_well(done) and done.result() else None)
+    def expire(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[bool]:
+        write = self._under(hold, "expire", partial(super().expire, hold, *args, **how))
+        write.add_done_callback(lambda done: _kept(hold, args[0]) if _went_well(done) and done.result() else None)
         return write
 
-    def transact_step(self, hold: Hold, *args: Any) -> asyncio.Future[Any]:
+    def transact_step(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[Any]:
         def acknowledged(done: asyncio.Future[Any]) -> None:
             if _went_well(done) and isinstance(done.result(), Entry):
                 _kept(hold, done.result())
 
-        write = self._under(hold, "transact_step", super().transact_step, *args)
+        write = self._under(hold, "transact_step", partial(super().transact_step, hold, *args, **how))
         write.add_done_callback(acknowledged)
         return write
 
-    def fail(self, hold: Hold, attempt: FailedAttempt) -> asyncio.Future[None]:
-        write = self._under(hold, "fail", super().fail, attempt)
+    def fail(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[None]:
+        attempt: FailedAttempt = args[0]
+        write = self._under(hold, "fail", partial(super().fail, hold, *args, **how))
         write.add_done_callback(
             lambda done: LOG.note("failed", hold.run, attempt.key, attempt.number) if _went_well(done) else None
         )
         return write
 
-    def suspend(self, hold: Hold, *args: Any) -> asyncio.Future[Any]:
-        return self._under(hold, "suspend", super().suspend, *args)
+    def suspend(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[Any]:
+        return self._under(hold, "suspend", partial(super().suspend, hold, *args, **how))
 
-    def end(self, hold: Hold, *args: Any) -> asyncio.Future[Any]:
-        return self._under(hold, "end", super().end, *args)
+    def end(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[Any]:
+        return self._under(hold, "end", partial(super().end, hold, *args, **how))
 
-    def give_back(self, hold: Hold, *args: Any) -> asyncio.Future[None]:
-        return self._under(hold, "give_back", super().give_back, *args)
+    def give_back(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[None]:
+        return self._under(hold, "give_back", partial(super().give_back, hold, *args, **how))
 
-    def ask(self, hold: Hold, *args: Any) -> asyncio.Future[bool]:
-        return self._under(hold, "ask", super().ask, *args)
+    def ask(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[bool]:
+        return self._under(hold, "ask", partial(super().ask, hold, *args, **how))
 
-    def withdraw(self, hold: Hold, *args: Any) -> asyncio.Future[None]:
-        return self._under(hold, "withdraw", super().withdraw, *args)
+    def intend(self, hold: Hold, *args: Any, **how: Any) -> asyncio.Future[None]:
+        return self._under(hold, "intend", partial(super().intend, hold, *args, **how))
 
-    def report(self, hold: Hold, *args: Any) -> asyncio.Future[None]:
-        return self._under(hold, "report", super().report, *args)
+    def signal(self, *args: Any, **how: Any) -> asyncio.Future[Any]:
+        return self._by(how.get("caller"), "signal", partial(super().signal, *args, **how))
 
-    def intend(self, hold: Hold, *args: Any) -> asyncio.Future[None]:
-        return self._under(hold, "intend", super().intend, *args)
+    def answer(self, *args: Any, **how: Any) -> asyncio.Future[Any]:
+        return self._by(how.get("caller"), "answer", partial(super().answer, *args, **how))
 
-    def signal(self, *args: Any, caller: Hold | None = None) -> asyncio.Future[Any]:
-        return self._by(caller, "signal", partial(super().signal, *args))
-
-    def answer(self, *args: Any, caller: Hold | None = None) -> asyncio.Future[Any]:
-        return self._by(caller, "answer", partial(super().answer, *args))
-
-    def _by(self, caller: Hold | None, verb: str, write: Callable[..., asyncio.Future[Any]]) -> asyncio.Future[Any]:
+    def _by(self, caller: Hold | None, verb: str, write: Callable[[], asyncio.Future[T]]) -> asyncio.Future[T]:
         """Something that a body asks for, or somebody outside."""
-        if caller is None:
-            return write()
-        return self._under(caller, verb, lambda hold: write(caller=hold))
+        return write() if caller is None else self._under(caller, verb, write)
 
-    def _under(
-        self, hold: Hold, verb: str, write: Callable[..., asyncio.Future[Any]], *args: Any
-    ) -> asyncio.Future[Any]:
+    def _under(self, hold: Hold, verb: str, write: Callable[[], asyncio.Future[T]]) -> asyncio.Future[T]:
         """Something that only the owner of a run may do."""
         more = self._noting
 
@@ -217,7 +209,7 @@ class TracedJournal(SqliteJournal):
                 more(desk, answer)
 
         self._noting = noting
-        asked = write(hold, *args)
+        asked = write()
         asked.add_done_callback(lambda done: LOG.note("refused", verb) if _was_refused(done) else None)
         return asked
 
