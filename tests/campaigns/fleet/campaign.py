@@ -23,9 +23,9 @@ _TRIES = 5
 _LAPS = 50  # rounds on one journal
 
 
-def noticed(mutant: str, folder: Path) -> int | None:
+def noticed(mutant: str, folder: Path, tries: int = _TRIES) -> int | None:
     """In which try a broken rule was noticed; None if it was not."""
-    for number in range(1, _TRIES + 1):
+    for number in range(1, tries + 1):
         there = folder / f"{mutant}-{number}"
         there.mkdir()
         match MUTANTS[mutant].campaign:

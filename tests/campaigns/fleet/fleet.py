@@ -42,6 +42,18 @@ class _Fates:
         """For how long those may live that are not awake yet."""
         self._due: dict[int, float] = {}
 
+    def begin(self, *, gently: bool) -> None:
+        """The first ones; `gently`: they live long enough for there to be something in the journal."""
+        for role in ["worker"] * _WORKERS + ["client"]:
+            if gently:
+                self._add(self._herd.bear(role=role), role, _SPAN)
+            else:
+                self.bear(role)
+        if gently:
+            self._herd.wait_until_open()
+            self._due = {number: monotonic() + span for number, span in self._spans.items()}
+            self._spans.clear()
+
     def bear(self, role: str) -> None:
         """One more process, and its fate."""
         chance = self._chance
@@ -54,7 +66,9 @@ class _Fates:
                 point, span = chance.randint(1, _POINTS), 5 * _SPAN
             case _:
                 pass
-        number = self._herd.bear(role=role, point=point)
+        self._add(self._herd.bear(role=role, point=point), role, span)
+
+    def _add(self, number: int, role: str, span: float) -> None:
         self._roles[number] = role
         self._spans[number] = span
 
@@ -77,16 +91,30 @@ class _Fates:
 
 
 def kill_fleet(
-    folder: Path, kills: int, seed: int, mutant: str | None = None, *, until: float | None = None
+    folder: Path,
+    kills: int,
+    seed: int,
+    mutant: str | None = None,
+    *,
+    until: float | None = None,
+    gently: bool = False,
 ) -> Outcome:
-    """Kill processes of a fleet, until there were so many kills or until that time, let one finish, and judge."""
+    """Kill processes of a fleet, until there were so many kills or until that time, let one finish, and judge.
+
+    Args:
+        folder: Where journal and log are to be.
+        kills: How many.
+        seed: Decides who is to live for how long, though not what comes of it.
+        mutant: Which rule is broken in all processes.
+        until: When it is to end at the latest, by the monotonic clock.
+        gently: Whether the first processes come to something before they are killed.
+    """
     began, chance = monotonic(), Random(seed)
     deeds = (MUTANTS[mutant].deeds if mutant else None) or tuple(DEEDS)
     herd = Herd(folder, lambda journal, log: Life(str(journal), str(log), 0, deeds=deeds, mutant=mutant))
     fates, done = _Fates(herd, chance), 0
     with herd.at_work():
-        for role in ["worker"] * _WORKERS + ["client"]:
-            fates.bear(role)
+        fates.begin(gently=gently)
         while done < kills and (until is None or monotonic() < until):
             for number in fates.next_dead():
                 herd.kill(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -167,6 +167,7 @@ def a_second_answer_is_accepted() -> AbstractContextManager[object]:
 
 
 MUTANTS: dict[str, Mutant] = {
+    "nothing": Mutant(nullcontext, "fleet"),
     "an_answer_comes_before_the_commit": Mutant(an_answer_comes_before_the_commit, "fleet"),
     "a_new_process_forgets_the_last_outcome": Mutant(a_new_process_forgets_the_last_outcome, "fleet"),
     "taking_a_message_is_not_recorded": Mutant(taking_a_message_is_not_recorded, "fleet", ("post", "couple")),

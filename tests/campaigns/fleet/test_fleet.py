@@ -58,6 +58,16 @@ def test_two_that_take_over_from_a_silent_worker_free_its_runs_once(tmp_path: Pa
     assert right(race_to_take_over(tmp_path, 5, silent=True))
 
 
-@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+def test_without_the_fence_late_writes_of_all_kinds_are_accepted_and_noticed(tmp_path: Path) -> None:
+    outcome = stop_fleet(tmp_path, 30, 1, "no_fence")
+    late = {problem.what.rpartition(" ")[2] for problem in outcome.problems if "late write" in problem.what}
+    assert {"record", "end", "suspend"} <= late, outcome.problems[:5]
+
+
+def test_an_engine_in_which_nothing_is_broken_is_blamed_for_nothing(tmp_path: Path) -> None:
+    assert noticed("nothing", tmp_path, tries=3) is None
+
+
+@pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - {"nothing"}))
 def test_each_rule_that_is_broken_on_purpose_is_noticed(mutant: str, tmp_path: Path) -> None:
     assert noticed(mutant, tmp_path)
