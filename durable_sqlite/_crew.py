@@ -190,4 +190,7 @@ class Crew:
     async def _may_act(self) -> bool:
         """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
         # Refused: the run is driven elsewhere, and this pass may not have heard of it yet.
-        return await self._ledger.committed() and self._may_begin()
+        if not await self._ledger.committed():
+            return False
+        await self._around.journal.assured()
+        return self._may_begin()

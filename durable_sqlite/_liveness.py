@@ -9,11 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+from collections.abc import Collection
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 from weakref import finalize, ref
 
-__all__ = ["Lifeline", "is_dead", "side_file", "sweep", "this_start"]
+__all__ = ["Lifeline", "is_dead", "side_file", "sweep", "sweep_strays", "this_start"]
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -39,8 +41,7 @@ class Lifeline:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._descriptor: int | None = _hold(path)
         self._forget = finalize(self, os.close, self._descriptor)
         self._forget.atexit = False
         myself = ref(self)
@@ -65,6 +66,17 @@ class Lifeline:
             self.forget()
 
 
+def _hold(path: Path) -> int:
+    """Create a file and lock it; its descriptor."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        os.close(descriptor)  # somebody swept it away before it was locked
+
+
 def is_dead(path: Path) -> bool:
     """Whether nobody holds the side file: its worker has died, or the journal was moved here without it.
 
@@ -87,3 +99,26 @@ def sweep(path: Path) -> None:
     """Remove the side file of a worker that has been struck off."""
     with suppress(FileNotFoundError):
         path.unlink()
+
+
+def sweep_strays(journal: Path, enrolled: Collection[str]) -> None:
+    """Remove the side files of workers that died before they were enrolled, or that were struck off by one that died then.
+
+    Args:
+        journal: The journal's file.
+        enrolled: The names of its workers, whose files are left alone.
+    """
+    known = {side_file(journal, name) for name in enrolled}
+    for path in journal.parent.glob(f"{escape(side_file(journal, '').name)}*"):
+        if path in known:
+            continue
+        with suppress(FileNotFoundError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_size == 0:  # else it is none of ours
+                    path.unlink()  # while it is locked: whoever is about to lock it sees that it has gone
+            except BlockingIOError:
+                pass  # it lives, and is about to be enrolled
+            finally:
+                os.close(descriptor)

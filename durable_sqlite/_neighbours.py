@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._liveness import is_dead, side_file, sweep
+from ._liveness import is_dead, side_file, sweep, sweep_strays
 from ._records import RunRow, WorkerRow
 from .journal import Journal
 
@@ -57,6 +57,7 @@ class Neighbours:
         self._how = how
         self._others: list[WorkerRow] = []
         self._stale = True
+        self._swept = False
         self._looked = how.now()
         self._still: dict[int, tuple[int, float]] = {}
         """The counters of workers that hold runs, and since when they stand there."""
@@ -75,6 +76,9 @@ class Neighbours:
         if self._stale or (shortest is not None and now - self._looked >= shortest / 1_000_000 / _LOOKS):
             self._stale = False
             self._note(await self._journal.workers())
+        if not self._swept:
+            self._swept = True
+            sweep_strays(self._how.path, [other.name for other in self._others])
         taken = await self._bury([other for other in self._others if is_dead(side_file(self._how.path, other.name))])
         for other in [other for other in self._others if self._stands_still(other)]:
             taken += await self._give_up(other)

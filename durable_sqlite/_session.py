@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,7 +26,7 @@ from ._surroundings import Surroundings
 from ._threads import StepThreads
 from ._watchdog import Watchdog
 from ._worker import Worker, WorkerOptions
-from .errors import DurableError, JournalError, UsageError, WrongLoop
+from .errors import DurableError, JournalError, LeaseLost, UsageError, WrongLoop
 from .journal import Journal, Lease
 from .retry import Retry
 
@@ -145,7 +146,8 @@ class Session:
             self._listener = self.loop.create_task(listening, name="durable_sqlite listener")
         if self._plan.drives:
             if self._neighbours is not None:
-                self._taken_over(await self._neighbours.look())
+                with suppress(LeaseLost):  # it was struck off in this very moment, and begins anew
+                    self._taken_over(await self._neighbours.look())
                 self._guard = self.loop.create_task(self._watch_over(self._neighbours), name="durable_sqlite guard")
             for workflow in self._plan.workflows:
                 self.know(workflow)

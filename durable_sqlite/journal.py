@@ -95,6 +95,12 @@ class Journal(Protocol):
         Runs given back are pending again and count no death. Calling it twice is harmless.
         """
 
+    async def assured(self) -> None:
+        """Wait until nobody else can have taken this worker's runs; where somebody has, for ever.
+
+        For a process that stood still, and is about to begin something that others have done in the meantime.
+        """
+
     async def rejoin(self, name: str, at: int) -> None:
         """Give back what this worker still holds, and begin anew as another one: late writes of the old one are refused."""
 

@@ -65,8 +65,8 @@ def inspect(path: str, failpoint: Callable[[str], None], *, network: bool = Fals
             return
         # "immutable" reads the first page and nothing else: no lock, no WAL, no shared memory, no trace.
         with closing(sqlite3.connect(uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
-            # Whoever died in a checkpoint has left a file that is shorter than its first page says. The WAL, which is not
-            # looked at here, has the rest; with this, SQLite does not call it damaged.
+            # In the middle of a checkpoint, and for as long as one stays cut short by a kill, that page tells of more
+            # pages than there are: SQLite calls that damage, unless it is told to look on. The WAL has them all.
             connection.execute("PRAGMA writable_schema = ON").fetchall()
             _check_owner(connection, path)
     except OSError as error:

@@ -33,6 +33,8 @@ __all__ = ["Door"]
 
 T = TypeVar("T")
 
+_LOOKS = 100  # how often in the time of a lease it is seen whether that is certain again
+
 
 def _nothing(_name: object) -> None:
     """The failpoint that never fails, and who hears of nothing."""
@@ -235,6 +237,11 @@ class Door:
         number = connection.execute(self._sql["enrol"], facts).lastrowid
         assert number is not None
         return number
+
+    async def assured(self) -> None:
+        """Wait until nobody else can have taken this worker's runs; where somebody has, for ever."""
+        while self._lease is not None and self._vigil is not None and not self._vigil.is_sure:
+            await self._pauses.sleep(self._lease.length / 1_000_000 / _LOOKS)
 
     async def rejoin(self, name: str, at: int) -> None:
         """Give back what this worker still holds, and begin anew as another one."""

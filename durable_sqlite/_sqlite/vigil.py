@@ -92,6 +92,16 @@ class Vigil:
         """Watch no longer."""
         self._stop.set()
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody else can have taken this worker's runs yet; any thread may ask.
+
+        A process that stood still asks before this thread has had its turn again.
+        """
+        if self._settings.me() != self._me:
+            return True  # it has begun anew just now
+        return not self._told and self._settings.now() - self._proved <= self._settings.lease * _LONGEST_SILENCE
+
     def _watch(self) -> None:
         with suppress(sqlite3.Error):  # else at the first turn
             self._connection = self._settings.connect()

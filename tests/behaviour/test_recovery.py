@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durable_sqlite import Engine, RunParked, State, current_step, sleep, step, workflow
+from durable_sqlite._neighbours import Neighbours
+from durable_sqlite._records import RunRow
 from tests.support.clock import ManualClock
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended
@@ -37,6 +41,50 @@ def test_opening_an_engine_takes_over_what_a_dead_one_left_and_drives_it(tmp_pat
         stage.let(*"01234")
         async with Engine(tmp_path / "j.db", workflows=[flow]) as engine:
             assert [await engine.run(f"n{number}") for number in range(5)] == list(range(5))
+        assert list(tmp_path.iterdir()) == [tmp_path / "j.db"]  # noqa: ASYNC240
+
+    asyncio.run(scenario())
+
+
+def test_opening_an_engine_sweeps_away_what_processes_left_that_died_while_they_opened_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "j.db-worker-1XGM87MG3MYQCNZE5YGT817J21").touch()
+        async with Engine(tmp_path / "j.db"):
+            pass
+        assert list(tmp_path.iterdir()) == [tmp_path / "j.db"]  # noqa: ASYNC240
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_is_struck_off_while_it_opens_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, look = Stage(), Neighbours.look
+
+    @step
+    async def act() -> int:
+        await stage.enter("act")
+        return 1
+
+    @workflow
+    async def flow() -> int:
+        return await act()
+
+    async def struck_before(neighbours: Neighbours) -> list[RunRow]:
+        monkeypatch.setattr(Neighbours, "look", look)
+        with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as connection:
+            connection.execute("DELETE FROM durable_workers WHERE no = (SELECT max(no) FROM durable_workers)")
+        return await look(neighbours)
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db") as engine:
+            await flow.options(id="x").start()
+            await stage.seen("act")
+            await die(engine)
+        stage.let("act")
+        monkeypatch.setattr(Neighbours, "look", struck_before)
+        async with Engine(tmp_path / "j.db", workflows=[flow]) as engine:
+            assert await engine.run("x") == 1
         assert list(tmp_path.iterdir()) == [tmp_path / "j.db"]  # noqa: ASYNC240
 
     asyncio.run(scenario())

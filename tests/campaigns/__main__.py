@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 
 from .bodies import campaign as bodies
+from .fleet import campaign as fleet
 from .waiting import campaign as waiting
 from .walreset import campaign as walreset
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies, waiting, walreset)
+_CAMPAIGNS = (bodies, waiting, fleet, walreset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

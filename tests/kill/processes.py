@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-__all__ = ["STRIDES", "chosen", "exit_code", "exit_codes", "killed_at_word"]
+__all__ = ["CONTEXT", "STRIDES", "chosen", "exit_code", "exit_codes", "killed_at_word"]
 
 _PATIENCE = 60.0  # seconds after which a child hangs
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.kill.scenario", "tests.kill.transfers"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["tests.kill.scenario", "tests.kill.transfers", "tests.campaigns.fleet.member", "tests.campaigns.fleet.racers"]
+)
 
 STRIDES = pytest.mark.parametrize("stride", [8, pytest.param(1, marks=pytest.mark.campaign)], ids=["some", "all"])
 """Which places a test kills at: some of them every day, all in a campaign."""
@@ -28,7 +30,7 @@ def chosen(points: Sequence[str], stride: int) -> list[int]:
 
 def exit_code(function: Callable[..., Any], *args: Any) -> int:
     """Run a function of a module in a child; how the child ended, -9 if it was killed."""
-    child = _CONTEXT.Process(target=function, args=args)
+    child = CONTEXT.Process(target=function, args=args)
     child.start()
     child.join(_PATIENCE)
     code = child.exitcode
@@ -42,7 +44,7 @@ def exit_codes(function: Callable[..., Any], *lives: tuple[Any, ...], killed_aft
 
     With `killed_after`, the children are killed after so many seconds, wherever they are.
     """
-    children = [_CONTEXT.Process(target=function, args=args) for args in lives]
+    children = [CONTEXT.Process(target=function, args=args) for args in lives]
     for child in children:
         child.start()
     for child in children:
@@ -63,8 +65,8 @@ def killed_at_word(function: Callable[..., Any], *args: Any) -> str:
 
     The function is given, last of all, what it is to call with its word.
     """
-    here, there = _CONTEXT.Pipe(duplex=False)
-    child = _CONTEXT.Process(target=function, args=(*args, there.send))
+    here, there = CONTEXT.Pipe(duplex=False)
+    child = CONTEXT.Process(target=function, args=(*args, there.send))
     child.start()
     there.close()
     try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,10 +21,10 @@ from tests.sqlite.faults import Naps, faulty, storage_error
 from tests.support.journals import begin, entry, new_run
 
 
-def open_and_close(path: Path | str, **options: Any) -> None:
+def open_and_close(path: Path | str, *, name: str = "w", **options: Any) -> None:
     async def main() -> None:
         journal = SqliteJournal(path, **options)
-        await journal.open("w", 1)
+        await journal.open(name, 1)
         await journal.close(2)
 
     asyncio.run(main())
@@ -92,6 +93,37 @@ def test_a_file_whose_creation_was_cut_short_becomes_a_journal(tmp_path: Path) -
     (tmp_path / "j.db").touch()
     open_and_close(tmp_path / "j.db")
     open_and_close(tmp_path / "j.db")
+
+
+def test_a_checkpoint_that_was_cut_short_or_is_under_way_keeps_nobody_from_opening(tmp_path: Path) -> None:
+    live, cut, whole = tmp_path / "live.db", tmp_path / "cut.db", tmp_path / "whole.db"
+
+    def copy_to(target: Path) -> None:
+        for suffix in ("", "-wal"):
+            # Another process does it: to open the file in this one would drop the locks of the connection.
+            subprocess.run(["cp", f"{live}{suffix}", f"{target}{suffix}"], check=True)
+
+    async def main() -> None:
+        journal = SqliteJournal(live)
+        await journal.open("w", 1)
+        for n in range(100):
+            await journal.start(new_run(f"run-{n}"), IfExists.ATTACH, drive=False)
+        copy_to(cut)
+        copy_to(whole)
+        await journal.close(2)
+
+    asyncio.run(main())
+    with closing(sqlite3.connect(whole)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    # A checkpoint writes the pages in their order, and the first says how many there are.
+    first, short = whole.read_bytes()[:4096], cut.stat().st_size
+    assert int.from_bytes(first[28:32], "big") * 4096 > short
+    with cut.open("r+b") as file:
+        file.write(first)
+    open_and_close(cut, name="another")
+    with closing(sqlite3.connect(cut)) as connection:
+        assert connection.execute("SELECT count(*) FROM durable_runs").fetchall() == [(100,)]
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_a_newer_journal_is_refused_unchanged(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from durable_sqlite._liveness import Lifeline, is_dead, side_file, sweep
+from durable_sqlite._liveness import Lifeline, is_dead, side_file, sweep, sweep_strays
 from tests.support.house import environment
 
 
@@ -78,6 +79,38 @@ sys.stdin.read()
         process.kill()
         process.wait()
         assert is_dead(path)
+
+
+def test_side_files_of_nobody_are_swept_away_and_all_others_left_alone(tmp_path: Path) -> None:
+    journal = tmp_path / "[j].db"
+    about_to_enrol = Lifeline(side_file(journal, "alive"))
+    for name in ("stray", "enrolled"):
+        side_file(journal, name).touch()
+    side_file(journal, "notes").write_text("of somebody")
+    side_file(tmp_path / "j.db", "another").touch()
+    sweep_strays(journal, ["enrolled"])
+    left = {"[j].db-worker-alive", "[j].db-worker-enrolled", "[j].db-worker-notes", "j.db-worker-another"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    about_to_enrol.release()
+
+
+def test_a_side_file_that_is_swept_away_before_it_is_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, lock = tmp_path / "j.db", fcntl.flock
+    path, sweeps = side_file(journal, "me"), [True]
+
+    def late(descriptor: int, how: int) -> None:
+        if sweeps:
+            sweeps.clear()
+            sweep_strays(journal, [])
+            assert not path.exists()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    lifeline = Lifeline(path)
+    assert not is_dead(path)
+    lifeline.release()
 
 
 def test_a_forked_child_neither_holds_the_lock_nor_lets_it_go(tmp_path: Path) -> None:

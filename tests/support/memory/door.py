@@ -66,6 +66,9 @@ class Door:
             row = replace(row, host=self._lease.host, lease=self._lease.length)
         self.disk.enrolled[self.me] = row
 
+    async def assured(self) -> None:
+        """Nobody stands still here."""
+
     async def rejoin(self, name: str, at: int) -> None:
         """Give everything back, and enrol as another worker."""
 
