@@ -14,6 +14,7 @@ from ._attempt import Runner
 from ._clock import Clock
 from ._codec import Vault, describe, dump_error
 from ._context import Host
+from ._drain import Drain
 from ._liveness import Lifeline, is_dead, side_file, sweep
 from ._records import State
 from ._specs import WorkflowSpec
@@ -85,6 +86,8 @@ class Session:
             failpoint=plan.failpoint,
         )
         self.worker = Worker(around, plan.worker, plan.changed, plan.new_letter)
+        self.drain = Drain(self.worker, plan.clock, self.loop)
+        """How this engine stops driving runs."""
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -121,6 +124,7 @@ class Session:
             self._listener.cancel()
             await asyncio.wait((self._listener,))
         await self.worker.close()
+        self.drain.over.set()
         await self.journal.close(self._plan.clock.now())
         self._threads.close()
         if self._lifeline is not None:
@@ -218,6 +222,7 @@ class Session:
                     given_back = self.journal.give_back(run.hold, self._plan.clock.now())
                     given_back.add_done_callback(_whatever_came_of_it)
                 self.worker.abandon()
+                self.drain.over.set()
                 self.journal.stop()
                 self._threads.close()
                 if self._lifeline is not None:

@@ -6,12 +6,12 @@ import asyncio
 import heapq
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 from ._clock import Alarm
-from ._records import Claimed, Memory, News, RunRow, Started, State
+from ._records import Claimed, Hold, Memory, News, RunRow, Started, State
 from ._run import Pass
 from ._specs import WorkflowSpec
 from ._surroundings import Surroundings
@@ -83,6 +83,11 @@ class Worker:
         self._heard = 0
         """The last change of a run that was looked at for what other processes have done."""
         self._closed = False
+        self._standing_down = False
+        self._cut: list[Pass] | None = None
+        """Once nothing is waited for any more: what was in flight then, and is still to be given back."""
+        self._leaving: set[asyncio.Future[None]] = set()
+        """What is given back and not committed yet."""
 
     # Workflows -------------------------------------------------------------------------------------------------------
 
@@ -103,6 +108,8 @@ class Worker:
         """Drive a run that was just created and is held from its first moment on; look for one that is not."""
         if started.hold is None:
             self.look()
+        elif self._standing_down:
+            self._give_back(started.hold, started.row)
         elif not self._closed:
             workflow = self._workflows[started.row.workflow]
             claimed = Claimed(started.row, started.hold)
@@ -114,7 +121,7 @@ class Worker:
 
     def reserve(self) -> bool:
         """Keep room for the body of a run that is being started, if there is some; `release` gives it back."""
-        there = self.has_room()
+        there = not self._standing_down and self.has_room()
         self._reserved += there
         return there
 
@@ -222,7 +229,7 @@ class Worker:
 
     def look(self) -> None:
         """Look for runs to drive, now."""
-        if self._closed:
+        if self._closed or self._standing_down:
             return
         self._wanted = True
         if self._claiming is None:
@@ -231,10 +238,16 @@ class Worker:
 
     async def quiet(self) -> None:
         """Wait until nothing is left to drive now."""
-        while not self._closed and (self._claiming is not None or len(self._passes) > len(self._idle)):
+        while not self._is_quiet:
             waiter = self._around.loop.create_future()
             self._quiet.append(waiter)
             await waiter
+
+    @property
+    def _is_quiet(self) -> bool:
+        if self._closed or self._cut is not None:
+            return True
+        return self._claiming is None and len(self._passes) <= len(self._idle)
 
     # What passes say -------------------------------------------------------------------------------------------------
 
@@ -253,7 +266,7 @@ class Worker:
         if due is not None:
             heapq.heappush(self._due, (due, run.hold.run))
             self._ring_at(due)
-        if self._options.unload_after <= 0:
+        if self._options.unload_after <= 0 or self._standing_down:
             self._unload(run)
         elif self._unload_alarm is None:
             self._unload_at(now + self._options.unload_after)
@@ -278,6 +291,11 @@ class Worker:
         """Tell those who watch."""
         self._changed(run.row.id)
 
+    def left(self, run: Pass, write: asyncio.Future[None]) -> None:
+        """Forget the body; its run is given back once that is committed."""
+        self._forget(run)
+        self._keep_leaving(write)
+
     def dropped(self, run: Pass) -> None:
         """Forget the body."""
         self._forget(run)
@@ -286,6 +304,53 @@ class Worker:
         """Forget the body, and take the run again."""
         self._forget(run)
         self.look()
+
+    # Standing down ---------------------------------------------------------------------------------------------------
+
+    def stand_down(self) -> None:
+        """From now on claim nothing, begin nothing, and give each run back as soon as nothing of it is in flight."""
+        if self._standing_down:
+            return
+        self._standing_down, self._wanted = True, False
+        self._around.runner.hold_back()
+        for run in list(self._passes.values()):
+            if run.at_rest:
+                self._unload(run)
+            else:
+                run.stand_down()
+
+    def in_flight(self) -> list[tuple[str, str]]:
+        """The steps that have not ended: the ids of their runs, and their keys."""
+        return [(run.row.id, key) for run in self._passes.values() for key in run.in_flight()]
+
+    def cut(self) -> list[asyncio.Task[Any]]:
+        """Unload what has not left yet, and cancel its steps, which are given; `give_back` has to follow."""
+        self._cut = self._cut or []
+        steps: list[asyncio.Task[Any]] = []
+        for run in list(self._passes.values()):
+            steps.extend(run.steps_in_flight())
+            self._cut.append(run)
+            self._unload(run)
+        self._settle()
+        return steps
+
+    def give_back(self) -> Collection[asyncio.Future[None]]:
+        """Give back what was cut off; all that is given back and not committed yet."""
+        cut = self._cut or []
+        while cut:
+            self._keep_leaving(cut.pop().leave(interrupted=True))
+        return set(self._leaving)
+
+    def _give_back(self, hold: Hold, row: RunRow) -> None:
+        """Give back a run whose body was not loaded."""
+        journal, now = self._around.journal, self._around.clock.now()
+        write = journal.leave(hold, now, interrupted=row.interrupted)
+        write.add_done_callback(_whatever_came_of_it)
+        self._keep_leaving(write)
+
+    def _keep_leaving(self, write: asyncio.Future[None]) -> None:
+        self._leaving.add(write)
+        write.add_done_callback(self._leaving.discard)
 
     # Closing ---------------------------------------------------------------------------------------------------------
 
@@ -362,7 +427,7 @@ class Worker:
         run.unload()
 
     def _settle(self) -> None:
-        if self._quiet and (self._closed or (self._claiming is None and len(self._passes) <= len(self._idle))):
+        if self._quiet and self._is_quiet:
             waiters, self._quiet = self._quiet, []
             for waiter in waiters:
                 if not waiter.done():
@@ -395,6 +460,9 @@ class Worker:
                 await asyncio.sleep(0)  # others on this loop also want their turn
             if self._closed:
                 return
+            if self._standing_down:
+                self._give_back(one.hold, one.row)
+                continue
             workflow = self._workflows[one.row.workflow]
             self._load(Pass(self._around, self, workflow, one, memory=memory, first=one.hold.epoch == 1))
             self._changed(one.row.id)
@@ -448,3 +516,9 @@ class Worker:
                 self._unload_at(since + self._options.unload_after)
                 return
             self._unload(run)
+
+
+def _whatever_came_of_it(write: asyncio.Future[None]) -> None:
+    """Take a refusal as read: the run had ended or was given up in the meantime."""
+    if not write.cancelled():
+        write.exception()

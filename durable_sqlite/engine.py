@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 from ._clock import Clock, SystemClock, microseconds
 from ._codec import Codec, Vault
-from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, scope
+from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, outside_runs, scope
 from ._front import Front
 from ._handle import DeadLetter, Run, point_name
 from ._ids import check_name, new_id
@@ -240,6 +240,47 @@ class Engine:
     async def join(self) -> None:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
         await self._front.open().worker.quiet()
+
+    async def drain(self, timeout: float | timedelta = 30.0) -> bool:
+        """Stop driving runs in good order, so that another process can go on with them at once.
+
+        From now on nothing is claimed and no step begins here. Steps in flight may end, and are recorded. As soon as nothing
+        of a run is in flight, its body leaves memory and the run is given back; none of that is an outcome or a death. The
+        engine still answers whoever asks it, and runs that are started here are stored for others. Again is harmless.
+
+        Args:
+            timeout: How long to wait for steps in flight, in seconds. Those that have not ended then are cancelled and not
+                recorded: they begin again where their runs go on.
+
+        Returns:
+            Whether everything that was in flight ended in time.
+        """
+        outside_runs("draining an engine")
+        return await self._front.open().drain.drain(max(0, microseconds(timeout)))
+
+    async def serve(self, drain: float | timedelta = 30.0) -> None:
+        """Drive runs until the process gets SIGTERM or SIGINT, then `drain` and return, so that the program can end well.
+
+        A second signal ends it at once: what is in flight is cancelled, unrecorded, and all runs are given back. The handlers
+        for both signals are set while this runs, and what was there before is put back afterwards; a third signal already
+        does what it did before. With several engines in one process, each hears of the signal. Where somebody else drains or
+        closes the engine, it returns as well.
+
+        Args:
+            drain: How long to wait for steps in flight, in seconds.
+
+        Raises:
+            KeyboardInterrupt: The second signal was SIGINT.
+            SystemExit: The second signal was SIGTERM; the exit code is 143, as shells have it.
+            UsageError: It is not called in the main thread, or the engine drives nothing.
+        """
+        outside_runs("serving")
+        session = self._front.open()
+        if not self._drives:
+            raise UsageError(f"{self!r} drives no runs, so there is nothing to serve: open it without drive=False")
+        from ._serve import serve  # noqa: PLC0415 - only programs that serve need it
+
+        await serve(session.drain, max(0, microseconds(drain)))
 
     # Runs ------------------------------------------------------------------------------------------------------------
 

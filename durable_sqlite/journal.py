@@ -344,6 +344,16 @@ class Journal(Protocol):
         """Make a run pending again without counting a death."""
         ...
 
+    def leave(self, hold: Hold, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make a run pending again in good order, or paused where that was asked: its count of deaths begins anew.
+
+        Args:
+            hold: The right to drive it.
+            at: The time.
+            interrupted: Something may have begun for it that is not recorded.
+        """
+        ...
+
     def take_over(
         self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
     ) -> asyncio.Future[list[RunRow]]:

@@ -190,6 +190,10 @@ class SqliteJournal(Door):
         """Make a run pending again without counting a death."""
         return self._submit(lambda desk: driving.give_back(desk, hold, at))
 
+    def leave(self, hold: Hold, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make a run pending again in good order: its count of deaths begins anew."""
+        return self._submit(lambda desk: driving.leave(desk, hold, at, interrupted=interrupted))
+
     def take_over(
         self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
     ) -> asyncio.Future[list[RunRow]]:

@@ -154,6 +154,14 @@ class Driving(Door):
 
         return self._submit_held(hold, act)
 
+    def leave(self, hold: Hold, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make a run pending again in good order."""
+
+        def act(row: RunRow) -> None:
+            self.disk.free(row, at, deaths=0, interrupted=interrupted)
+
+        return self._submit_held(hold, act)
+
     def take_over(
         self, dead: Sequence[int], max_recoveries: int, parked_result: bytes, at: int
     ) -> asyncio.Future[list[RunRow]]:
