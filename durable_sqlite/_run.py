@@ -652,6 +652,9 @@ class Pass:
         """Give the body the news that forbade its rest."""
         if self.over:
             return
+        if self._standing_down:
+            self._keeper.left(self, self.leave(interrupted=self.row.interrupted))
+            return
         self.hear(news.cancel, news.pause)
         if not paused:
             self._clerk.look()  # what has come may be mail

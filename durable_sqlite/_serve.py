@@ -84,7 +84,7 @@ class Handler:
         self._tell = tell
         self._pid = os.getpid()
         self._there = True
-        self._before: object = signal.signal(number, self)
+        self.before: object = signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Hear of it; Python calls this in the main thread, between any two instructions."""
@@ -95,8 +95,8 @@ class Handler:
             return
         with suppress(RuntimeError):  # the loop is closed by now
             self._loop.call_soon_threadsafe(self._tell, number)
-        if isinstance(self._before, Handler):
-            self._before(number, frame)
+        if isinstance(self.before, Handler):
+            self.before(number, frame)
 
     def remove(self) -> None:
         """Put back what was there before. Twice is harmless."""
@@ -105,12 +105,12 @@ class Handler:
         self._there = False
         current: object = signal.getsignal(self._number)
         if current is self:
-            self._put_back(self._before)
+            self._put_back(self.before)
         while isinstance(current, Handler):  # somebody has begun to serve since, and goes on
-            if current._before is self:  # noqa: SLF001 - one of its own kind
-                current._before = self._before  # noqa: SLF001
+            if current.before is self:
+                current.before = self.before
                 return
-            current = current._before  # noqa: SLF001
+            current = current.before
 
     def _put_back(self, before: Any) -> None:
         # None: it was set by something else than Python, and Python cannot put that back.
@@ -120,5 +120,5 @@ class Handler:
 def _before_all(handler: object) -> object:
     """What was there before anybody served."""
     while isinstance(handler, Handler):
-        handler = handler._before  # noqa: SLF001 - one of its own kind
+        handler = handler.before
     return handler

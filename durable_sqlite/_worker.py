@@ -436,7 +436,7 @@ class Worker:
     # Claims ----------------------------------------------------------------------------------------------------------
 
     async def _claim_all(self) -> None:
-        while self._wanted and not self._closed:
+        while self._wanted and not (self._closed or self._standing_down):
             if not self.has_room():
                 return  # it stays wanted: a body that ends makes room
             self._wanted = False
@@ -469,7 +469,7 @@ class Worker:
 
     async def _note_next_due(self) -> None:
         due = await self._around.journal.next_due(self._workflows.keys())
-        if due is not None and not self._closed:
+        if due is not None and not (self._closed or self._standing_down):
             self._ring_at(due)
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
