@@ -295,15 +295,20 @@ def test_a_child_that_was_forked_while_somebody_serves_is_ended_by_a_signal_as_e
     async def scenario() -> None:
         async with Engine(":memory:") as engine, Engine(tmp_path / "j.db") as other:
             tasks = [await serving(engine), await serving(other)]
+            ear, mouth = os.pipe()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 child = os.fork()
             if child == 0:
                 try:
+                    os.write(mouth, b"!")  # Python forgets what comes before a child is ready
                     while True:  # no wait: a signal that comes just before one would not end it
                         pass
                 finally:
                     os._exit(1)
+            os.read(ear, 1)
+            os.close(ear)
+            os.close(mouth)
             os.kill(child, signal.SIGTERM)
             assert os.waitpid(child, 0)[1] == signal.SIGTERM  # noqa: ASYNC222
             await quiet_for_a_turn()
