@@ -15,6 +15,7 @@ from ._clock import Clock
 from ._codec import Vault, describe, dump_error
 from ._context import Host
 from ._drain import Drain
+from ._fork import at_fork, detach, pin
 from ._liveness import Lifeline, is_dead, side_file, sweep
 from ._records import State
 from ._specs import WorkflowSpec
@@ -92,6 +93,15 @@ class Session:
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self._closed = False
+        at_fork(child=self._forget)
+
+    def _forget(self) -> None:
+        """In a forked child: nothing here is its own, and nothing of it may run there, or be put away."""
+        if self.inherited and not self._closed:
+            self._closed = True
+            self.worker.forget()
+            pin(self)
+            detach(self.loop)
 
     async def open(self, name: str) -> None:
         """Open the journal and enrol as the worker `name`; with `drives`, take over what dead workers left."""
@@ -139,13 +149,26 @@ class Session:
         Raises:
             WrongLoop: It is.
         """
-        if os.getpid() != self._pid:
+        self.check_process(title)
+        if asyncio.get_running_loop() is not self.loop:
+            raise WrongLoop(f"{title} belongs to another event loop: use it there, or open another engine on this loop")
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a child of the process that opened it."""
+        return os.getpid() != self._pid
+
+    def check_process(self, title: str) -> None:
+        """Refuse to be used in a forked child, whatever the thread.
+
+        Raises:
+            WrongLoop: It is.
+        """
+        if self.inherited:
             raise WrongLoop(
                 f"{title} was opened in process {self._pid} and is used in {os.getpid()}, which was forked from it: open an "
                 "engine of its own in each process, after the fork"
             )
-        if asyncio.get_running_loop() is not self.loop:
-            raise WrongLoop(f"{title} belongs to another event loop: use it there, or open another engine on this loop")
 
     def know(self, workflow: WorkflowSpec) -> None:
         """Let runs of this workflow be driven here."""

@@ -379,6 +379,12 @@ class Worker:
         self._settle()
         return steps
 
+    def forget(self) -> None:
+        """In a forked child: no body is driven on, whatever becomes of its steps."""
+        self._closed = True
+        for run in self._passes.values():
+            run.over = True
+
     def held(self) -> list[Pass]:
         """The runs that are driven here and not at rest."""
         return [run for run in self._passes.values() if not run.at_rest]

@@ -184,6 +184,8 @@ class Engine:
                 scope.reset(self._token)
             except ValueError:
                 logger.debug("the engine is left in another context than it was entered in")
+        if self._session is not None and self._session.inherited:
+            return  # a forked child leaves a block that its parent has entered: nothing in it is the child's
         await self.close()
 
     async def close(self) -> None:
@@ -383,6 +385,7 @@ class Engine:
         query = query_of(workflow, state, tags, None, None)
         since = 0
         while True:
+            self._front.open()  # first, so that a forked child is told of that and of nothing else
             with self._front.listeners.listening(None) as news:
                 page = await self._front.open().journal.changes(replace(query, limit=_PAGE), since)
                 if not page:
@@ -429,10 +432,12 @@ class Engine:
             EngineClosed: The engine is not open.
             UsageError: The journal is in memory only.
             NotDurable: The caller is the body of a workflow.
+            WrongLoop: This process was forked from the one that opened the engine.
         """
         not_in_body("engine.connect()")
-        if self._front.state != "open" or self._sqlite is None:
+        if self._front.state != "open" or self._sqlite is None or self._session is None:
             raise EngineClosed(f"{self!r} is not open: connect inside `async with`")
+        self._session.check_process(self._front.title)
         return self._sqlite.connect()
 
     # Dead letters ----------------------------------------------------------------------------------------------------

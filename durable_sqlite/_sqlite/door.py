@@ -17,6 +17,7 @@ from typing import TypeVar
 from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
 from . import connect, driving, migrate, queries, statements, user_schema
 from .desk import Desk
+from .estate import Estate, settle
 from .faults import Fault, fault_of, translate
 from .link import Guardian, JobConnection, Link
 from .patience import LOGGER, Patience, Pauses
@@ -76,6 +77,7 @@ class Door:
         self._sql = statements.load()
         self._bench = Bench(self._sql, monotonic)
         self._schema = schema
+        self._estate = Estate(None if self._is_in_memory else self.path, self)
         self._writer: Writer | None = None
         self._reader: Link | None = None
         self._guardian: Guardian | None = None
@@ -95,7 +97,15 @@ class Door:
         """
         if self._writer is not None:
             raise JournalError(f"this journal object was opened before: make another for {self.path}")
+        self._estate.opening = True
+        try:
+            await self._open(name, at)
+        finally:
+            self._estate.opening = False
+
+    async def _open(self, name: str, at: int) -> None:
         if not self._is_in_memory:
+            settle(self.path)
             await self._inspect()
         pauses = Pauses(asyncio.get_running_loop().time, self._sleep, self._chance)
         writer = self._writer = Writer(self._settings())
@@ -128,12 +138,16 @@ class Door:
         return Settings(
             path=self.path,
             sql=self._sql,
-            new_link=lambda farewell: Link(self._address(), connection=self._connection, farewell=farewell),
+            new_link=self._new_link,
             configure=self._configure,
             failpoint=self._failpoint,
             checkpoint_bytes=self._checkpoint_bytes,
             bench=self._bench,
         )
+
+    def _new_link(self, farewell: Callable[[sqlite3.Connection], None] | None = None) -> Link:
+        gate = self._estate.gate()
+        return Link(self._address(), gate=gate, connection=self._connection, farewell=farewell)
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         """Make a connection the writer's; once, because this throws away what it has prepared."""
@@ -186,12 +200,14 @@ class Door:
             raise UsageError(
                 "a journal in memory has one connection, which is its own: use a file, or engine.transact()"
             )
-        return connect.for_the_application(self.path, synchronous=self._synchronous)
+        connection = connect.for_the_application(self.path, synchronous=self._synchronous)
+        self._estate.lend(connection)
+        return connection
 
     async def _open_reader(self, pauses: Pauses) -> None:
         if self._is_in_memory:
             return
-        reader = self._reader = Link(self._address(), connection=self._connection)
+        reader = self._reader = self._new_link()
         await reader.open()
         readonly = partial(connect.configure, synchronous=self._synchronous, readonly=True)
         await self._patiently(pauses, lambda: reader.run(readonly))
@@ -211,6 +227,8 @@ class Door:
         try:
             await writer.serve(pauses)
         except asyncio.CancelledError:
+            if self._estate.inherited:
+                return
             # The loop ends, or `stop` was called. The end of a program is no outcome: let go, quietly. Where the loop
             # ends, all else in it hears of it in the same turn, and what is given back then is still taken. Where both are
             # so, the second cancellation comes here.
@@ -246,7 +264,7 @@ class Door:
 
     async def close(self, at: int) -> None:
         """Commit what is queued, give every run that this worker drives back, and sign off."""
-        if self._writer is None or self._life is None:
+        if self._writer is None or self._life is None or self._estate.inherited:
             return
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(self._writer, self._life, at), name="durable_sqlite close")
@@ -268,7 +286,7 @@ class Door:
 
     def stop(self) -> None:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
-        if self._writer is None or self._life is None:
+        if self._writer is None or self._life is None or self._estate.inherited:
             return
         if self._life.get_loop().is_closed():
             # In a thread of its own: where no loop runs, aiosqlite would look for one here, and might make one.
