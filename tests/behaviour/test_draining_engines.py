@@ -171,8 +171,8 @@ def test_a_body_that_comes_to_wait_while_its_engine_drains_is_suspended_for_othe
             await asyncio.sleep(0)
             stage.let("one")
             assert await bounded(drained)
-            info = await run.info()
-            assert info.state is State.SUSPENDED
+            assert (await run.info()).state is State.SUSPENDED
+            assert not session_of(engine).worker.has(run.id)
             assert [wait.name for wait in await session_of(engine).journal.waits((await row_of(engine, run)).no)] == [
                 "DrainingNews"
             ]

@@ -369,10 +369,10 @@ def square(number):
 context = multiprocessing.get_context("fork")
 pool = ProcessPoolExecutor(2, mp_context=context)
 
-def prints_nine():
+async def nine():
     child = context.Process(target=sys.exit, args=(9,))
     child.start()
-    child.join(10)
+    await asyncio.to_thread(child.join, 10)
     return child.exitcode
 
 async def main():
@@ -393,7 +393,7 @@ print(intact())
     [
         "print(await asyncio.wait_for(asyncio.wrap_future(pool.submit(square, 3)), 10))",
         "with context.Pool(2) as workers: print(sum(await asyncio.to_thread(workers.map, square, [0, 3])))",
-        "print(await asyncio.to_thread(prints_nine))",
+        "print(await nine())",
     ],
     ids=["ProcessPoolExecutor", "Pool", "Process"],
 )
@@ -439,7 +439,16 @@ def test_a_step_may_run_in_forked_processes_while_its_engine_is_open(tmp_path: P
 
 def test_a_program_that_is_started_inherits_no_descriptor_of_the_journal(tmp_path: Path) -> None:
     source = """
-LOOK = "import os; print([name for name in (os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')) if 'j.db' in name])"
+LOOK = '''
+import os
+names = []
+for number in os.listdir("/proc/self/fd"):
+    try:
+        names.append(os.readlink(f"/proc/self/fd/{number}"))
+    except FileNotFoundError:
+        pass  # that of the listing itself
+print([name for name in names if "j.db" in name])
+'''
 
 async def main():
     async with Engine(path) as engine:
