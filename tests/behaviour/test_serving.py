@@ -301,6 +301,7 @@ def test_a_child_that_was_forked_while_somebody_serves_is_ended_by_a_signal_as_e
                 child = os.fork()
             if child == 0:
                 try:
+                    signal.alarm(20)  # where it is not ended as it should be, it must not stay for ever
                     os.write(mouth, b"!")  # Python forgets what comes before a child is ready
                     while True:  # no wait: a signal that comes just before one would not end it
                         pass
