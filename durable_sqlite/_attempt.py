@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeGuard
@@ -20,7 +21,17 @@ from .errors import DurableError, ErrorRecord, PayloadError, StepFailed
 from .probe import Done, NotDone
 from .retry import Retry, RetryAfter, find, matches
 
-__all__ = ["Doubt", "Fault", "Result", "Runner", "call_plainly", "declared_answer", "fault_of", "read_outcome"]
+__all__ = [
+    "Doubt",
+    "Fault",
+    "NotBegun",
+    "Result",
+    "Runner",
+    "call_plainly",
+    "declared_answer",
+    "fault_of",
+    "read_outcome",
+]
 
 logger = logging.getLogger("durable_sqlite")
 
@@ -54,6 +65,10 @@ class Doubt(Enum):
     UNKNOWN = "unknown"
 
 
+class NotBegun(BaseException):
+    """The body of a step was still waiting for a thread or a process of its own, and is to begin no more."""
+
+
 class Runner:
     """Runs the bodies of steps: on the application's loop, in the engine's threads, or in an executor.
 
@@ -65,12 +80,24 @@ class Runner:
     def __init__(self, vault: Vault, threads: StepThreads) -> None:
         self._vault = vault
         self._threads = threads
+        self._jobs: dict[Future[Any], StepSpec] = {}
+        """What was handed to threads and executors, and may still wait there."""
+        self._held_back: set[Future[Any]] = set()
+
+    def hold_back(self) -> None:
+        """Let nothing begin any more that still waits for a thread; but for what is written down as begun."""
+        for job, spec in list(self._jobs.items()):
+            if not spec.at_most_once and job.cancel():
+                self._held_back.add(job)
 
     async def attempt(self, call: StepCall, info: StepInfo, policy: Retry) -> Result | Fault:
         """Run the body once and encode what it gave or raised.
 
         Called in a task of its own, whose context is a copy of the calling body's. What is not an outcome (cancellation,
         KeyboardInterrupt, SystemExit) passes through.
+
+        Raises:
+            NotBegun: The body waited for a thread, and was held back.
         """
         spec = call.spec
         where = f"run {info.run_id}, step {info.key}"
@@ -81,7 +108,7 @@ class Runner:
             return Fault(error, describe(error), retryable=False)
         try:
             value = await self._run(spec, info, args, kwargs)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        except (asyncio.CancelledError, NotBegun, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever else a step raises is its outcome
             return await self._judge(error, spec, policy, where)
@@ -122,7 +149,16 @@ class Runner:
             job = self._threads.submit(context.run, _call, spec.fn, args, kwargs)
         else:
             job = spec.executor.submit(call_plainly, spec.fn, info, args, kwargs)
-        return await asyncio.wrap_future(job)
+        self._jobs[job] = spec
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            if job in self._held_back:
+                raise NotBegun from None
+            raise
+        finally:
+            del self._jobs[job]
+            self._held_back.discard(job)
 
 
 def declared_answer(error: BaseException, spec: StepSpec, vault: Vault, where: str) -> Result | None:

@@ -254,6 +254,8 @@ class Nowhere:
     steps: WeakSet[Any] = field(default_factory=WeakSet[Any])
     """Every step that is defined; one that nobody can call any more is gone by itself."""
     engines: WeakSet[Host] = field(default_factory=WeakSet[Host])
+    legacies: list[Any] = field(default_factory=list[Any])
+    """What this process has from the one that it was forked from, and must not use."""
 
 
 @dataclass(frozen=True, slots=True)

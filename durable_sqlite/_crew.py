@@ -187,10 +187,12 @@ class Crew:
         """Whether this is an at-most-once step that may have begun in an earlier pass."""
         return call.key in self._doubtful and call.step is not None and call.step.spec.at_most_once
 
-    async def _may_act(self) -> bool:
+    async def _may_act(self, call: Call) -> bool:
         """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
         # Refused: the run is driven elsewhere, and this pass may not have heard of it yet.
         if not await self._ledger.committed():
             return False
         await self._around.journal.assured()
-        return self._may_begin()
+        # It is written down that an at-most-once step begins: held back now, it would look as if it might have begun.
+        intended = call.step is not None and call.step.spec.at_most_once
+        return self._may_begin() or (intended and not self._is_over())

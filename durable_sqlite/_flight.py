@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ._attempt import Doubt, Fault, Result, Runner, fault_of
+from ._attempt import Doubt, Fault, NotBegun, Result, Runner, fault_of
 from ._call import Call
 from ._clock import Alarm, Clock
 from ._context import StepInfo
@@ -51,7 +51,7 @@ class Flight:
         clock: For time limits, and for the grace of steps that do not go when they are told to.
         runner: Makes the attempts.
         failpoint: Is called by name before and after each attempt.
-        ready: Waits until an effect may happen: all earlier writes are committed. False if none may happen any more.
+        ready: Waits until a call may have its effect: all earlier writes are committed. False if it may not any more.
         landed: Is called when there is something to look at.
         held_back: Is called with each call whose attempt did not begin, since no effect may happen any more.
         lost: Is called when an attempt ended in a way that is no outcome, such as the end of the program.
@@ -64,7 +64,7 @@ class Flight:
         runner: Runner,
         failpoint: Callable[[str], None],
         *,
-        ready: Callable[[], Awaitable[bool]],
+        ready: Callable[[Call], Awaitable[bool]],
         landed: Callable[[], None],
         held_back: Callable[[Call], None],
         lost: Callable[[], None],
@@ -117,13 +117,17 @@ class Flight:
             self._grace.cancel()
         self.results.clear()
 
+    def keys(self) -> list[str]:
+        """The keys of the steps whose attempts have not ended."""
+        return [call.key for call in self._in_flight]
+
     def tasks(self) -> Collection[asyncio.Task[Any]]:
         """The attempts that have not ended."""
         return [attempt.task for attempt in self._in_flight.values()]
 
     async def _attempt(self, attempt: _Attempt) -> Result | Fault | Doubt | None:
         """One attempt. A cancellation that passes through is ours, or comes from outside."""
-        if not await self._ready():
+        if not await self._ready(attempt.call):
             return None
         if attempt.probe:
             return await self._probe(attempt)
@@ -133,6 +137,8 @@ class Flight:
         self._limit(attempt)
         try:
             result = await self._runner.attempt(attempt.step, attempt.info, attempt.policy)
+        except NotBegun:
+            return None
         except asyncio.CancelledError as error:
             if attempt.given_up or (not attempt.late and _told_to_go()):
                 raise

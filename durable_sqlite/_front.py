@@ -295,6 +295,7 @@ class Front:
 
     async def stopped(self, run_id: str, timeout: float | None) -> RunRow:
         """Wait until a run has stopped."""
+        self.open()  # first, so that a forked child is told of that and of nothing else
         async with asyncio.timeout(timeout):
             while True:
                 with self.listeners.listening(run_id) as news:
@@ -307,6 +308,7 @@ class Front:
         """What a run is, then each change, until it has stopped; `Run.watch` is how people ask."""
         seen: RunInfo | None = None
         while True:
+            self.open()  # first, so that a forked child is told of that and of nothing else
             with self.listeners.listening(run_id) as news:
                 info = await self.info(run_id)
                 if info == seen:

@@ -125,6 +125,12 @@ class Ledger:
         """Make the run pending again; a refusal says that it is somebody else's by now."""
         self._journal.give_back(self.hold, at).add_done_callback(_heard)
 
+    def leave(self, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make the run pending again in good order; a refusal says that it is somebody else's by now, or has ended."""
+        write = self._journal.leave(self.hold, at, interrupted=interrupted)
+        write.add_done_callback(_heard)
+        return write
+
     def _keep(self, write: asyncio.Future[T]) -> asyncio.Future[T]:
         self._last = write
         write.add_done_callback(self._kept)

@@ -94,6 +94,9 @@ class Keeper(PostOffice, Protocol):
     def goes_on(self, run: Pass) -> None:
         """The run has not ended after all: more has come for it. It is pending, and the pass is over."""
 
+    def left(self, run: Pass, write: asyncio.Future[None]) -> None:
+        """The run was given back, since this worker stands down; `write` is done once that is committed."""
+
     def dropped(self, run: Pass) -> None:
         """The pass was given up without an outcome."""
 
@@ -157,7 +160,7 @@ class Pass:
             desk=self._desk,
             memory=memory,
             is_over=lambda: self.over,
-            may_begin=lambda: not (self.over or self._pausing),
+            may_begin=lambda: not (self.over or self._holding_back),
             post=keeper,
             landed=self.drive,
             recorded=self._transacted,
@@ -193,6 +196,7 @@ class Pass:
         self._asking_late = False
         """A question whose deadline has passed is to be asked before it expires."""
         self._ending = False
+        self._standing_down = False
         self._drained: Drained | None = None
         """Set while the last thing that the body was given is all messages of a name."""
         self._closer: BodyTask[None] | None = None
@@ -274,6 +278,16 @@ class Pass:
         """Whether nothing more is to begin; a body that was told to end goes on to its end."""
         return self._pause is not None and not self._cancelled
 
+    @property
+    def _holding_back(self) -> bool:
+        """Whether nothing more is to begin on this pass."""
+        return self._standing_down or self._pausing
+
+    @property
+    def _under_way(self) -> bool:
+        """Whether anything is in flight whose outcome is awaited."""
+        return bool(self._crew.flight or self._errands)
+
     # Driving ---------------------------------------------------------------------------------------------------------
 
     def drive(self) -> None:
@@ -309,7 +323,7 @@ class Pass:
                 break
             if self._expiring:
                 return
-        if not self._pausing and not self._begin_fresh():
+        if not self._holding_back and not self._begin_fresh():
             self._park()
             return
         self._tidy_up()
@@ -323,8 +337,10 @@ class Pass:
         """Nothing can be given now: wait for what is under way, or be suspended."""
         if self._crew.transacting:
             pass  # its outcome takes the next place in the order
-        elif self._crew.flight or self._errands or (self._soon() and not self._pausing):
+        elif self._under_way or (self._soon() and not self._holding_back):
             self._arm()
+        elif self._standing_down and not self._pausing and self._desk.fresh():
+            self._keeper.left(self, self.leave(interrupted=self.row.interrupted))
         elif self._clerk.looking:
             pass  # what it brings may be what the body waits for
         elif self._desk.waiting:
@@ -353,6 +369,8 @@ class Pass:
         if not self._cancelled and (cancel := self._call_to_end()) is not None:
             self._record(cancel, self._nothing())
             return True
+        if self._standing_down and not self._under_way:
+            return False  # what comes now is given on the next pass, by whoever drives that
         return not self._pausing and (self._give_mail() or self._give_due())
 
     def _give_results(self) -> bool:
@@ -629,7 +647,7 @@ class Pass:
         if self.over:
             return
         nudged, self._nudged = self._nudged, False
-        if nudged and self._has_news():
+        if nudged and not self._standing_down and self._has_news():
             self._go_on()  # before the keeper hears of the rest, and may unload what is to go on
         else:
             self._keeper.rested(self, self._next_due())
@@ -637,6 +655,9 @@ class Pass:
     def disturbed(self, news: Suspension, *, paused: bool) -> None:
         """Give the body the news that forbade its rest."""
         if self.over:
+            return
+        if self._standing_down:
+            self._keeper.left(self, self.leave(interrupted=self.row.interrupted))
             return
         self.hear(news.cancel, news.pause)
         if not paused:
@@ -729,6 +750,16 @@ class Pass:
             self._ledger.give_back(self._around.clock.now())
             self.drop()
 
+    def stand_down(self) -> None:
+        """From now on begin nothing, and leave as soon as nothing is in flight."""
+        self._standing_down = True
+        self._around.loop.call_soon(self.drive)
+
+    def leave(self, *, interrupted: bool) -> asyncio.Future[None]:
+        """Take the body out of memory and give the run back in good order; done once that is committed."""
+        self.unload()
+        return self._ledger.leave(self._around.clock.now(), interrupted=interrupted)
+
     def unload(self) -> None:
         """Take the body out of memory; nothing that its clean-up code does meanwhile is recorded."""
         if self.over:
@@ -740,6 +771,10 @@ class Pass:
         if self._alarm is not None:
             self._alarm[1].cancel()
         self._desk.unload()
+
+    def in_flight(self) -> list[str]:
+        """The keys of the steps whose attempts have not ended."""
+        return self._crew.flight.keys()
 
     def steps_in_flight(self) -> Collection[asyncio.Task[Any]]:
         """The attempts that have not ended."""

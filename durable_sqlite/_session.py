@@ -17,6 +17,8 @@ from ._attempt import Runner
 from ._clock import Clock
 from ._codec import Vault, describe, dump_error
 from ._context import Host
+from ._drain import Drain
+from ._fork import at_fork, detach, pin
 from ._liveness import Lifeline, side_file, this_start
 from ._neighbours import LOOK_EVERY, Neighbours, Surveillance
 from ._records import RunRow, State
@@ -110,6 +112,8 @@ class Session:
         self._neighbours = None if plan.path is None or not plan.drives else self._neighbours_at(plan.path)
         self._retention = Retention(self.journal, self.loop, plan.clock, plan.retention)
         self.watchdog = Watchdog(plan.host.title, self.loop, plan.clock, plan.slow_loop, self.worker.pumped)
+        self.drain = Drain(self.worker, plan.clock, self.loop)
+        """How this engine stops driving runs."""
         self._lifeline: Lifeline | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -120,6 +124,15 @@ class Session:
         self._closed = False
         self._left: list[asyncio.Task[Any]] = []
         """Steps that were in flight when the journal broke."""
+        at_fork(child=self._forget)
+
+    def _forget(self) -> None:
+        """In a forked child: nothing here is its own, and nothing of it may run there, or be put away."""
+        if self.inherited and not self._closed:
+            self._closed = True
+            self.worker.forget()
+            pin(self)
+            detach(self.loop)
 
     async def open(self) -> None:
         """Open the journal and enrol as a worker; with `drives`, take over what dead workers left."""
@@ -165,6 +178,7 @@ class Session:
         if watching:
             await asyncio.wait(watching)
         await self.worker.close(self._left)
+        self.drain.over.set()
         await self.journal.close(self._plan.clock.now())
         self._threads.close()
         if self._lifeline is not None:
@@ -188,13 +202,26 @@ class Session:
         Raises:
             WrongLoop: It is.
         """
-        if os.getpid() != self._pid:
+        self.check_process(title)
+        if asyncio.get_running_loop() is not self.loop:
+            raise WrongLoop(f"{title} belongs to another event loop: use it there, or open another engine on this loop")
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a child of the process that opened it."""
+        return os.getpid() != self._pid
+
+    def check_process(self, title: str) -> None:
+        """Refuse to be used in a forked child, whatever the thread.
+
+        Raises:
+            WrongLoop: It is.
+        """
+        if self.inherited:
             raise WrongLoop(
                 f"{title} was opened in process {self._pid} and is used in {os.getpid()}, which was forked from it: open an "
                 "engine of its own in each process, after the fork"
             )
-        if asyncio.get_running_loop() is not self.loop:
-            raise WrongLoop(f"{title} belongs to another event loop: use it there, or open another engine on this loop")
 
     def know(self, workflow: WorkflowSpec) -> None:
         """Let runs of this workflow be driven here."""
@@ -350,6 +377,7 @@ class Session:
                     given_back = self.journal.give_back(run.hold, self._plan.clock.now())
                     given_back.add_done_callback(_whatever_came_of_it)
                 self.worker.abandon()
+                self.drain.over.set()
                 self.journal.stop()
                 self._threads.close()
                 if self._lifeline is not None:

@@ -6,12 +6,12 @@ import asyncio
 import heapq
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ._clock import Alarm
-from ._records import Claimed, Memory, News, RunRow, Started, State
+from ._records import Claimed, Hold, Memory, News, RunRow, Started, State
 from ._run import Pass
 from ._specs import WorkflowSpec
 from ._stats import BodyStats
@@ -86,6 +86,11 @@ class Worker:
         self._closed = False
         self._away = False
         """This worker's lease is over, and it has not begun anew yet."""
+        self._standing_down = False
+        self._cut: list[Pass] | None = None
+        """Once nothing is waited for any more: what was in flight then, and is still to be given back."""
+        self._leaving: set[asyncio.Future[None]] = set()
+        """What is given back and not committed yet."""
 
     # Workflows -------------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,8 @@ class Worker:
         """Drive a run that was just created and is held from its first moment on; look for one that is not."""
         if started.hold is None:
             self.look()
+        elif self._standing_down:
+            self._give_back(started.hold, started.row)
         elif not (self._closed or self._away):  # else it is given back with all the others
             workflow = self._workflows[started.row.workflow]
             claimed = Claimed(started.row, started.hold)
@@ -121,7 +128,7 @@ class Worker:
 
     def reserve(self) -> bool:
         """Keep room for the body of a run that is being started, if there is some; `release` gives it back."""
-        there = self.has_room()
+        there = not self._standing_down and self.has_room()
         self._reserved += there
         return there
 
@@ -234,7 +241,7 @@ class Worker:
 
     def look(self) -> None:
         """Look for runs to drive, now."""
-        if self._closed:
+        if self._closed or self._standing_down:
             return
         self._wanted = True
         if self._claiming is None and not self._away:
@@ -243,7 +250,7 @@ class Worker:
 
     async def quiet(self) -> None:
         """Wait until nothing is left to drive now."""
-        while not self._closed and self._is_busy():
+        while not self._is_quiet:
             waiter = self._around.loop.create_future()
             self._quiet.append(waiter)
             await waiter
@@ -256,6 +263,12 @@ class Worker:
         """What is in memory."""
         steps = sum(len(run.steps_in_flight()) for run in self._passes.values())
         return BodyStats(len(self._passes), len(self._idle), steps)
+
+    @property
+    def _is_quiet(self) -> bool:
+        if self._closed or self._cut is not None:
+            return True
+        return not (self._away or self._claiming is not None or len(self._passes) > len(self._idle))
 
     # What passes say -------------------------------------------------------------------------------------------------
 
@@ -274,7 +287,7 @@ class Worker:
         if due is not None:
             heapq.heappush(self._due, (due, run.hold.run))
             self._ring_at(due)
-        if self._options.unload_after <= 0:
+        if self._options.unload_after <= 0 or self._standing_down:
             self._unload(run)
         elif self._unload_alarm is None:
             self._unload_at(now + self._options.unload_after)
@@ -298,6 +311,11 @@ class Worker:
     def reported(self, run: Pass) -> None:
         """Tell those who watch."""
         self._changed(run.row.id)
+
+    def left(self, run: Pass, write: asyncio.Future[None]) -> None:
+        """Forget the body; its run is given back once that is committed."""
+        self._forget(run)
+        self._keep_leaving(write)
 
     def dropped(self, run: Pass) -> None:
         """Forget the body."""
@@ -325,6 +343,53 @@ class Worker:
         """This worker has begun anew."""
         self._away = False
         self.look()
+
+    # Standing down ---------------------------------------------------------------------------------------------------
+
+    def stand_down(self) -> None:
+        """From now on claim nothing, begin nothing, and give each run back as soon as nothing of it is in flight."""
+        if self._standing_down:
+            return
+        self._standing_down, self._wanted = True, False
+        self._around.runner.hold_back()
+        for run in list(self._passes.values()):
+            if run.at_rest:
+                self._unload(run)
+            else:
+                run.stand_down()
+
+    def in_flight(self) -> list[tuple[str, str]]:
+        """The steps that have not ended: the ids of their runs, and their keys."""
+        return [(run.row.id, key) for run in self._passes.values() for key in run.in_flight()]
+
+    def cut(self) -> list[asyncio.Task[Any]]:
+        """Unload what has not left yet, and cancel its steps, which are given; `give_back` has to follow."""
+        self._cut = self._cut or []
+        steps: list[asyncio.Task[Any]] = []
+        for run in list(self._passes.values()):
+            steps.extend(run.steps_in_flight())
+            self._cut.append(run)
+            self._unload(run)
+        self._settle()
+        return steps
+
+    def give_back(self) -> Collection[asyncio.Future[None]]:
+        """Give back what was cut off; all that is given back and not committed yet."""
+        cut = self._cut or []
+        while cut:
+            self._keep_leaving(cut.pop().leave(interrupted=True))
+        return set(self._leaving)
+
+    def _give_back(self, hold: Hold, row: RunRow) -> None:
+        """Give back a run whose body was not loaded."""
+        journal, now = self._around.journal, self._around.clock.now()
+        write = journal.leave(hold, now, interrupted=row.interrupted)
+        write.add_done_callback(_whatever_came_of_it)
+        self._keep_leaving(write)
+
+    def _keep_leaving(self, write: asyncio.Future[None]) -> None:
+        self._leaving.add(write)
+        write.add_done_callback(self._leaving.discard)
 
     # Closing ---------------------------------------------------------------------------------------------------------
 
@@ -363,6 +428,12 @@ class Worker:
         self._awaits_of.clear()
         self._suspect = None
         return steps
+
+    def forget(self) -> None:
+        """In a forked child: no body is driven on, whatever becomes of its steps."""
+        self._closed = True
+        for run in self._passes.values():
+            run.over = True
 
     def held(self) -> list[Pass]:
         """The runs that are driven here and not at rest."""
@@ -411,11 +482,8 @@ class Worker:
         self._forget(run)
         run.unload()
 
-    def _is_busy(self) -> bool:
-        return self._away or self._claiming is not None or len(self._passes) > len(self._idle)
-
     def _settle(self) -> None:
-        if self._quiet and (self._closed or not self._is_busy()):
+        if self._quiet and self._is_quiet:
             waiters, self._quiet = self._quiet, []
             for waiter in waiters:
                 if not waiter.done():
@@ -424,7 +492,7 @@ class Worker:
     # Claims ----------------------------------------------------------------------------------------------------------
 
     async def _claim_all(self) -> None:
-        while self._wanted and not (self._closed or self._away):
+        while self._wanted and not (self._closed or self._away or self._standing_down):
             self._wanted = False
             if not (self._has_free_room() or await self._is_there_anything()):
                 continue  # else a body at rest would make room that nobody needs
@@ -454,13 +522,16 @@ class Worker:
                 await asyncio.sleep(0)  # others on this loop also want their turn
             if self._closed or self._away:
                 return
+            if self._standing_down:
+                self._give_back(one.hold, one.row)
+                continue
             workflow = self._workflows[one.row.workflow]
             self._load(Pass(self._around, self, workflow, one, memory=memory, first=one.hold.epoch == 1))
             self._changed(one.row.id)
 
     async def _note_next_due(self) -> None:
         due = await self._around.journal.next_due(self._workflows.keys())
-        if due is not None and not self._closed:
+        if due is not None and not (self._closed or self._standing_down):
             self._ring_at(due)
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
@@ -507,3 +578,9 @@ class Worker:
                 self._unload_at(since + self._options.unload_after)
                 return
             self._unload(run)
+
+
+def _whatever_came_of_it(write: asyncio.Future[None]) -> None:
+    """Take a refusal as read: the run had ended or was given up in the meantime."""
+    if not write.cancelled():
+        write.exception()

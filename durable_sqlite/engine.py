@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 from ._care import absolute, duration_option, prune_runs, stats_of
 from ._clock import Clock, SystemClock, microseconds
 from ._codec import Codec, Vault
-from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, scope
+from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, outside_runs, scope
 from ._front import Front
 from ._handle import DeadLetter, Run, point_name
 from ._ids import check_name, new_id
@@ -211,6 +211,8 @@ class Engine:
                 scope.reset(self._token)
             except ValueError:
                 logger.debug("the engine is left in another context than it was entered in")
+        if self._session is not None and self._session.inherited:
+            return  # a forked child leaves a block that its parent has entered: nothing in it is the child's
         await self.close()
 
     async def close(self) -> None:
@@ -279,6 +281,47 @@ class Engine:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
         await self._front.open().worker.quiet()
         self._front.check_journal()
+
+    async def drain(self, timeout: float | timedelta = 30.0) -> bool:
+        """Stop driving runs in good order, so that another process can go on with them at once.
+
+        From now on nothing is claimed and no step begins here. Steps in flight may end, and are recorded. As soon as nothing
+        of a run is in flight, its body leaves memory and the run is given back; none of that is an outcome or a death. The
+        engine still answers whoever asks it, and runs that are started here are stored for others. Again is harmless.
+
+        Args:
+            timeout: How long to wait for steps in flight, in seconds. Those that have not ended then are cancelled and not
+                recorded: they begin again where their runs go on.
+
+        Returns:
+            Whether everything that was in flight ended in time.
+        """
+        outside_runs("draining an engine")
+        return await self._front.open().drain.drain(max(0, microseconds(timeout)))
+
+    async def serve(self, drain: float | timedelta = 30.0) -> None:
+        """Drive runs until the process gets SIGTERM or SIGINT, then `drain` and return, so that the program can end well.
+
+        A second signal ends it at once: what is in flight is cancelled, unrecorded, and all runs are given back. The handlers
+        for both signals are set while this runs, and what was there before is put back afterwards; a third signal already
+        does what it did before. With several engines in one process, each hears of the signal. Where somebody else drains or
+        closes the engine, it returns as well.
+
+        Args:
+            drain: How long to wait for steps in flight, in seconds.
+
+        Raises:
+            KeyboardInterrupt: The second signal was SIGINT.
+            SystemExit: The second signal was SIGTERM; the exit code is 143, as shells have it.
+            UsageError: It is not called in the main thread, or the engine drives nothing.
+        """
+        outside_runs("serving")
+        session = self._front.open()
+        if not self._drives:
+            raise UsageError(f"{self!r} drives no runs, so there is nothing to serve: open it without drive=False")
+        from ._serve import serve  # noqa: PLC0415 - only programs that serve need it
+
+        await serve(session.drain, max(0, microseconds(drain)))
 
     # Runs ------------------------------------------------------------------------------------------------------------
 
@@ -381,6 +424,7 @@ class Engine:
         query = query_of(workflow, state, tags, None, None)
         since = 0
         while True:
+            self._front.open()  # first, so that a forked child is told of that and of nothing else
             with self._front.listeners.listening(None) as news:
                 page = await self._front.open().journal.changes(replace(query, limit=_PAGE), since)
                 if not page:
@@ -428,10 +472,12 @@ class Engine:
             JournalError: The file cannot be opened now. What statements on the connection raise is sqlite3's own.
             UsageError: The journal is in memory only.
             NotDurable: The caller is the body of a workflow.
+            WrongLoop: This process was forked from the one that opened the engine.
         """
         not_in_body("engine.connect()")
-        if self._front.state != "open" or self._sqlite is None:
+        if self._front.state != "open" or self._sqlite is None or self._session is None:
             raise EngineClosed(f"{self!r} is not open: connect inside `async with`")
+        self._session.check_process(self._front.title)
         self._front.check_journal()
         return self._sqlite.connect()
 

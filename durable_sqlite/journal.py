@@ -388,6 +388,16 @@ class Journal(Protocol):
         """Make a run pending again without counting a death."""
         ...
 
+    def leave(self, hold: Hold, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make a run pending again in good order, or paused where that was asked: its count of deaths begins anew.
+
+        Args:
+            hold: The right to drive it.
+            at: The time.
+            interrupted: Something may have begun for it that is not recorded.
+        """
+        ...
+
     def sound(self) -> asyncio.Future[list[WorkerRow]]:
         """Write something, so that it is known that writing is possible now, and look at all other workers."""
         ...

@@ -10,7 +10,6 @@ from pathlib import Path
 from .._stats import CommitStats, JournalStats
 from . import connect
 from .door import Door
-from .link import Link
 from .stats import stats
 
 __all__ = ["Care"]
@@ -33,7 +32,7 @@ class Care(Door):
             broken_off = threading.Event()
             await writer.link.run(lambda source: self._copier.run(source, target, broken_off, overwrite=overwrite))
             return
-        link = Link(self._address("ro"), connection=self._connection)
+        link = self._new_link(mode="ro")
         configure = partial(connect.configure, synchronous=self._synchronous, readonly=True)
 
         async def pin() -> None:

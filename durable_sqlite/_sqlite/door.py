@@ -20,6 +20,7 @@ from . import connect, driving, migrate, queries, statements, user_schema
 from .backup import Copier
 from .checkpoints import WAL_ALARM_BYTES
 from .desk import Desk
+from .estate import Estate, settle
 from .faults import Fault, fault_of, translate
 from .link import BUSY_SECONDS, Guardian, JobConnection, Link, aside
 from .patience import LOGGER, Patience, Pauses
@@ -95,6 +96,7 @@ class Door:
         self._sql = statements.load()
         self._bench = Bench(self._sql, monotonic)
         self._schema = schema
+        self._estate = Estate(None if self._is_in_memory else self.path, self)
         self._writer: Writer | None = None
         self._reader: Reader | None = None
         self._copier = Copier(self.path, failpoint or _nothing)
@@ -118,7 +120,15 @@ class Door:
         """
         if self._writer is not None:
             raise JournalError(f"this journal object was opened before: make another for {self.path}")
+        self._estate.opening = True
+        try:
+            await self._open(name, at, lease)
+        finally:
+            self._estate.opening = False
+
+    async def _open(self, name: str, at: int, lease: Lease | None) -> None:
         if not self._is_in_memory:
+            settle(self.path)
             await self._inspect()
         self._lease = lease
         writer = self._writer = Writer(self._settings())
@@ -153,6 +163,7 @@ class Door:
         self._vigil = Vigil(
             VigilSettings(
                 connect=self._connect_vigil,
+                gate=self._estate.gate(),
                 sql=self._sql,
                 lease=lease.length / 1_000_000,
                 me=lambda: writer.me,
@@ -167,7 +178,13 @@ class Door:
         self._vigil.begin()
 
     def _connect_vigil(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._address(), uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+        connection = sqlite3.connect(
+            self._address(),
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_SECONDS,
+            check_same_thread=False,  # a forked child may have to close what it has inherited
+        )
         # A renewal that a power cut takes back renewed nothing that is left.
         connect.configure(connection, synchronous="normal")
         return connection
@@ -188,7 +205,7 @@ class Door:
         return Settings(
             path=self.path,
             sql=self._sql,
-            new_link=lambda farewell: Link(self._address(), connection=self._connection, farewell=farewell),
+            new_link=self._new_link,
             configure=self._configure,
             failpoint=self._failpoint,
             checkpoint_bytes=self._checkpoint_bytes,
@@ -199,6 +216,10 @@ class Door:
             patience=self._patience,
             broken=self._broken,
         )
+
+    def _new_link(self, farewell: Callable[[sqlite3.Connection], None] | None = None, *, mode: str = "rw") -> Link:
+        gate = self._estate.gate()
+        return Link(self._address(mode), gate=gate, connection=self._connection, farewell=farewell)
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         """Make a connection the writer's; once, because this throws away what it has prepared."""
@@ -281,7 +302,9 @@ class Door:
             raise UsageError(
                 "a journal in memory has one connection, which is its own: use a file, or engine.transact()"
             )
-        return connect.for_the_application(self.path, synchronous=self._synchronous)
+        connection = connect.for_the_application(self.path, synchronous=self._synchronous)
+        self._estate.lend(connection)
+        return connection
 
     async def _open_reader(self, writer: Writer) -> None:
         if writer.files is None:
@@ -290,7 +313,7 @@ class Door:
             ReaderSettings(
                 path=self.path,
                 sql=self._sql,
-                new_link=lambda: Link(self._address("ro"), connection=self._connection),
+                new_link=lambda: self._new_link(mode="ro"),
                 configure=partial(connect.configure, synchronous=self._synchronous, readonly=True),
                 files=writer.files,
                 pauses=self._pauses,
@@ -318,6 +341,8 @@ class Door:
             if writer.broken is not None:
                 await self._leave_alone()
         except asyncio.CancelledError:
+            if self._estate.inherited:
+                return
             # The loop ends, or `stop` was called. The end of a program is no outcome: let go, quietly. Where the loop
             # ends, all else in it hears of it in the same turn, and what is given back then is still taken. Where both are
             # so, the second cancellation comes here.
@@ -372,7 +397,7 @@ class Door:
 
     async def close(self, at: int) -> None:
         """Commit what is queued, give every run that this worker drives back, and sign off."""
-        if self._writer is None or self._life is None:
+        if self._writer is None or self._life is None or self._estate.inherited:
             return
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(self._writer, self._life, at), name="durable_sqlite close")
@@ -404,7 +429,7 @@ class Door:
 
     def stop(self) -> None:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
-        if self._writer is None or self._life is None:
+        if self._writer is None or self._life is None or self._estate.inherited:
             return
         self._copier.stop()
         if self._life.get_loop().is_closed():

@@ -25,7 +25,7 @@ from ..errors import LeaseLost
 from .desk import Desk, Held
 from .rows import Row, request_of
 
-__all__ = ["claim", "end", "give_back", "reclaim", "release", "suspend", "take_over"]
+__all__ = ["claim", "end", "give_back", "leave", "reclaim", "release", "suspend", "take_over"]
 
 
 def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool) -> list[Claimed]:
@@ -158,6 +158,12 @@ def give_back(desk: Desk, hold: Hold, at: int) -> LeaseLost | None:
     """Make a run pending again, or paused where that was asked."""
     given = desk.touch("give_back", desk.holding(hold, at=at, cancel_key=CANCEL_KEY))
     return None if given else desk.lost(hold)
+
+
+def leave(desk: Desk, hold: Hold, at: int, *, interrupted: bool) -> LeaseLost | None:
+    """Make a run pending again in good order, or paused where that was asked."""
+    values = desk.holding(hold, at=at, cancel_key=CANCEL_KEY, interrupted=interrupted)
+    return None if desk.touch("leave", values) else desk.lost(hold)
 
 
 def take_over(

@@ -204,6 +204,10 @@ class SqliteJournal(Care):
         """Make a run pending again without counting a death."""
         return self._submit(lambda desk: driving.give_back(desk, hold, at))
 
+    def leave(self, hold: Hold, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make a run pending again in good order: its count of deaths begins anew."""
+        return self._submit(lambda desk: driving.leave(desk, hold, at, interrupted=interrupted))
+
     def sound(self) -> asyncio.Future[list[WorkerRow]]:
         """Write something, and look at all other workers."""
         return self._submit(lambda desk: queries.workers(desk, desk.me))

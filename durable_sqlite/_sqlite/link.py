@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from ..errors import EngineClosed
+from .estate import Gate
 
 __all__ = ["Guardian", "JobConnection", "Link", "aside"]
 
@@ -33,22 +34,33 @@ class JobConnection(sqlite3.Connection):
     """A connection whose `commit` runs the next job, and which says farewell before it closes."""
 
     def __init__(
-        self, *args: Any, jobs: deque[Job], farewell: Callable[[sqlite3.Connection], None] | None, **kwargs: Any
+        self,
+        *args: Any,
+        jobs: deque[Job],
+        farewell: Callable[[sqlite3.Connection], None] | None,
+        gate: Gate,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with gate:
+            super().__init__(*args, **kwargs)
+            gate.connection = self
         self._jobs = jobs
         self._farewell = farewell
+        self._gate = gate
 
     def commit(self) -> None:
         """Run the next job."""
-        self._jobs.popleft()(self)
+        with self._gate:
+            self._jobs.popleft()(self)
 
     def close(self) -> None:
         """Say farewell, then close."""
-        farewell, self._farewell = self._farewell, None
-        if farewell is not None:
-            farewell(self)
-        super().close()
+        with self._gate:
+            farewell, self._farewell = self._farewell, None
+            if farewell is not None:
+                farewell(self)
+            super().close()
+            self._gate.connection = None
 
 
 class Link:
@@ -56,6 +68,7 @@ class Link:
 
     Args:
         database: What SQLite opens: a `file:` URI or `:memory:`.
+        gate: Is held while the connection is at work.
         connection: The class of the connection.
         farewell: Runs on the thread before the connection closes, however it comes to that; must not raise.
     """
@@ -64,14 +77,16 @@ class Link:
         self,
         database: str,
         *,
+        gate: Gate | None = None,
         connection: type[JobConnection] = JobConnection,
         farewell: Callable[[sqlite3.Connection], None] | None = None,
     ) -> None:
         self._jobs: deque[Job] = deque()
         self._db = aiosqlite.connect(
             database,
-            factory=partial(connection, jobs=self._jobs, farewell=farewell),
+            factory=partial(connection, jobs=self._jobs, farewell=farewell, gate=gate or Gate()),
             uri=True,
+            check_same_thread=False,  # a forked child may have to close what it has inherited
             isolation_level=None,
             timeout=BUSY_SECONDS,
             cached_statements=256,

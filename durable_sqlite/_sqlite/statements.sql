@@ -586,6 +586,17 @@ UPDATE durable_runs AS runs SET
     updated_at = :at, changed = :tick
 WHERE no = :run AND owner = :me AND epoch = :epoch;
 
+-- The same in good order: the count of deaths begins anew, and who leaves knows whether anything was in flight.
+-- name: leave
+UPDATE durable_runs AS runs SET
+    state = CASE WHEN pause_at IS NULL THEN 'pending' ELSE 'paused' END, owner = NULL, deaths = 0,
+    interrupted = :interrupted,
+    due_at = CASE WHEN pause_at IS NOT NULL AND NOT EXISTS (
+        SELECT 1 FROM durable_entries AS entries
+        WHERE entries.run = runs.no AND entries.key = :cancel_key) THEN deadline_at END,
+    updated_at = :at, changed = :tick
+WHERE no = :run AND owner = :me AND epoch = :epoch;
+
 -- What a dead worker drove.
 -- name: orphans
 SELECT no, deaths, survived FROM durable_runs WHERE owner = :owner ORDER BY no;

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from .estate import Gate
 from .faults import name_of
 
 __all__ = ["Vigil", "VigilSettings", "since_boot"]
@@ -42,6 +43,7 @@ class VigilSettings:
 
     Args:
         connect: Opens and configures its connection.
+        gate: Is held while the connection is at work.
         sql: The named statements.
         lease: Seconds for which a lease lasts.
         me: The number of the worker.
@@ -55,6 +57,7 @@ class VigilSettings:
     """
 
     connect: Callable[[], sqlite3.Connection]
+    gate: Gate
     sql: Mapping[str, str]
     lease: float
     me: Callable[[], int]
@@ -103,8 +106,8 @@ class Vigil:
         return not self._told and self._settings.now() - self._proved <= self._settings.lease * _LONGEST_SILENCE
 
     def _watch(self) -> None:
-        with suppress(sqlite3.Error):  # else at the first turn
-            self._connection = self._settings.connect()
+        with suppress(sqlite3.Error), self._settings.gate:  # else at the first turn
+            self._connect()
         pause = self._settings.lease / _BEATS
         while not self._stop.wait(pause) and self._settings.needed():
             pause = self.turn()
@@ -112,9 +115,10 @@ class Vigil:
 
     def close(self) -> None:
         """Close the connection; on the vigil's own thread."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._settings.gate:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = self._settings.gate.connection = None
         self._settings.ended()
 
     def turn(self) -> float:
@@ -125,7 +129,8 @@ class Vigil:
         if self._told:
             return pause
         try:
-            mine = self._is_mine(now)
+            with self._settings.gate:
+                mine = self._is_mine(now)
         except sqlite3.Error as error:
             self._not_renewed(now, error)
             pause = self._settings.lease / _TRIES
@@ -150,18 +155,21 @@ class Vigil:
         """
         commits = self._settings.commits()
         moved, self._commits = commits != self._commits, commits
-        if self._connection is None:
-            self._connection = self._settings.connect()
-        state = self._connection.execute(self._settings.sql["lease"], {"me": self._me}).fetchall()
+        connection = self._connection or self._connect()
+        state = connection.execute(self._settings.sql["lease"], {"me": self._me}).fetchall()
         if not state:
             return False
         ((holds,),) = state
-        if holds and not moved and not self._renew(self._connection):
+        if holds and not moved and not self._renew(connection):
             return False
-        self._version = self._data_version(self._connection)
+        self._version = self._data_version(connection)
         # The writer has moved the counter at some time since the last look.
         self._proved = self._looked if holds and moved else now
         return True
+
+    def _connect(self) -> sqlite3.Connection:
+        self._connection = self._settings.gate.connection = self._settings.connect()
+        return self._connection
 
     def _renew(self, connection: sqlite3.Connection) -> bool:
         settings = self._settings
@@ -183,7 +191,7 @@ class Vigil:
 
     def _nobody_has_written(self) -> bool:
         """Whether the journal is as it was when the lease was last renewed."""
-        with suppress(sqlite3.Error):
+        with suppress(sqlite3.Error), self._settings.gate:
             return self._connection is not None and self._data_version(self._connection) == self._version
         return False
 

@@ -198,6 +198,7 @@ class _Player:
             (12, self._suspend),
             (5, self._end),
             (2, self._give_back),
+            (2, self._leave),
             (1, self._close),
             (2, self._die),
             (1, self._amend),
@@ -541,6 +542,13 @@ class _Player:
             worker, _, hold = held
             at = self._now
             await self._twins.ask(f"give_back {hold}", worker, lambda each: each.give_back(hold, at))
+
+    async def _leave(self) -> None:
+        held = self._held()
+        if held is not None:
+            worker, _, hold = held
+            at, interrupted = self._now, self._often()
+            await self._twins.ask(f"leave {hold}", worker, lambda each: each.leave(hold, at, interrupted=interrupted))
 
     # Lives -----------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ def test_every_write_about_a_run_is_refused_without_its_hold(lab: Over) -> None:
                 writer.suspend(stale, rest(wait())),
                 writer.end(stale, End(State.COMPLETED, "", b"1", 40)),
                 writer.give_back(stale, 40),
+                writer.leave(stale, 40, interrupted=False),
                 writer.reclaim(stale, 40),
                 writer.expire(stale, entry("s#2", seq=2), 40),
                 writer.ask(stale, new_question()),

@@ -15,6 +15,7 @@ import pytest
 
 from durable_sqlite._records import Hold, WorkerRow
 from durable_sqlite._sqlite import SqliteJournal, statements
+from durable_sqlite._sqlite.estate import Gate
 from durable_sqlite._sqlite.vigil import Vigil, VigilSettings, since_boot
 from durable_sqlite._sqlite.writer import Writer
 from durable_sqlite.journal import Lease
@@ -41,6 +42,7 @@ class Watch:
         self.vigil = Vigil(
             VigilSettings(
                 connect=self._connect,
+                gate=Gate(),
                 sql=statements.load(),
                 lease=LEASE,
                 me=lambda: writer.me,

@@ -214,7 +214,7 @@ class Disk:
     def free(self, row: RunRow, at: int, **changes: Any) -> RunRow:
         """What becomes of a run whose driver lets go of it in the middle: pending, or paused where that was asked."""
         freed = self.ready if row.pause is None else self.lay_aside
-        return freed(row, at, interrupted=True, **changes)
+        return freed(row, at, **({"interrupted": True} | changes))
 
     def stop(self, row: RunRow, state: State, at: int, **changes: Any) -> RunRow:
         """Make it completed, cancelled, failed or parked: it waits for nothing and asks nothing any more."""

@@ -32,7 +32,7 @@ def test_an_attempt_that_may_not_begin_any_more_does_not() -> None:
     bound = spec.parameters.bind((), {})
 
     async def scenario() -> None:
-        async def never() -> bool:
+        async def never(_: Call) -> bool:
             return False
 
         told: list[str] = []
@@ -76,7 +76,7 @@ def test_an_attempt_that_breaks_outside_the_step_s_own_code_is_no_outcome_and_is
             raise RuntimeError("odd")
 
     async def scenario() -> None:
-        async def at_once() -> bool:
+        async def at_once(_: Call) -> bool:
             return True
 
         told: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from durable_sqlite._sqlite.estate import Gate
 from durable_sqlite._sqlite.vigil import Vigil, VigilSettings
 
 
@@ -20,6 +21,7 @@ class World:
         return Vigil(
             VigilSettings(
                 connect=self.connect,
+                gate=Gate(),
                 sql={"lease": "SELECT 0 WHERE enrolled()", "pulse": "SELECT 1"},
                 lease=3.0,
                 me=lambda: self.me,

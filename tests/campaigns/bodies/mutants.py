@@ -149,7 +149,7 @@ def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
 def steps_do_not_wait_for_commits() -> AbstractContextManager[object]:
     """A step begins before what it may depend on is committed."""
 
-    async def mutant(self: Crew) -> bool:
+    async def mutant(self: Crew, _call: object) -> bool:
         return self._may_begin()
 
     return patch.object(Crew, "_may_act", mutant)

@@ -162,6 +162,14 @@ class Driving(Door):
 
         return self._submit_held(hold, act)
 
+    def leave(self, hold: Hold, at: int, *, interrupted: bool) -> asyncio.Future[None]:
+        """Make a run pending again in good order."""
+
+        def act(row: RunRow) -> None:
+            self.disk.free(row, at, deaths=0, interrupted=interrupted)
+
+        return self._submit_held(hold, act)
+
     def sound(self) -> asyncio.Future[list[WorkerRow]]:
         """Write something, and look at all other workers."""
         return self._submit(lambda: self.disk.workers(but=self.me))
