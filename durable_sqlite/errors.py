@@ -36,6 +36,7 @@ DurableError
     ├── NotAJournal               the file is something else; it was not touched
     ├── JournalTooNew             written by a newer version of this library
     ├── JournalMismatch           this engine's options do not fit the journal
+    ├── JournalDamaged            what is stored is not what was written
     ├── StorageStalled            the storage did not answer in the stated time
     └── LeaseLost                 another worker drives this run by now
 ```
@@ -58,6 +59,7 @@ __all__ = [
     "EngineClosed",
     "ErrorRecord",
     "InvalidName",
+    "JournalDamaged",
     "JournalError",
     "JournalMismatch",
     "JournalTooNew",
@@ -330,6 +332,10 @@ class JournalTooNew(JournalError):
 
 class JournalMismatch(JournalError):
     """The engine's options do not fit this journal."""
+
+
+class JournalDamaged(JournalError):
+    """What is stored is not what was written, or cannot be read at all: `engine.verify()` names what."""
 
 
 class StorageStalled(JournalError):

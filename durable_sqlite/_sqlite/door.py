@@ -7,21 +7,24 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TypeVar
 
 from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
-from . import connect, driving, migrate, queries, statements, user_schema
+from . import connect, driving, migrate, queries, statements, sums, user_schema
 from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .link import Guardian, JobConnection, Link
+from .mark import Mark, mark_file
+from .past import compare
 from .patience import LOGGER, Patience, Pauses
 from .rows import Tables
 from .transactions import Bench, Given
+from .verify import remember_schema
 from .writer import Settings, Writer
 
 __all__ = ["Door"]
@@ -102,7 +105,7 @@ class Door:
         try:
             await writer.link.open()
             writer.me = await self._patiently(
-                pauses, lambda: writer.link.run(lambda connection: self._prepare(connection, name, at))
+                pauses, lambda: writer.link.run(lambda connection: self._prepare(writer, connection, name, at))
             )
             writer.witness()
             await self._open_reader(pauses)
@@ -124,6 +127,18 @@ class Door:
         finally:
             await aside.close()
 
+    def _open_mark(self) -> Mark | None:
+        """The mark beside the journal, but for a journal in memory. The journal is opened without it where it must."""
+        if self._is_in_memory:
+            return None
+        try:
+            return Mark(mark_file(self.path))
+        except OSError as error:
+            LOGGER.warning(
+                "%s cannot be opened (%s): commits that get lost may not be noticed", mark_file(self.path), error
+            )
+            return None
+
     def _settings(self) -> Settings:
         return Settings(
             path=self.path,
@@ -139,6 +154,7 @@ class Door:
         """Make a connection the writer's; once, because this throws away what it has prepared."""
         connect.configure(connection, synchronous=self._synchronous)
         self._bench.take(connection)
+        sums.arm(connection)
 
     @property
     def _is_in_memory(self) -> bool:
@@ -147,7 +163,7 @@ class Door:
     def _address(self) -> str:
         return connect.MEMORY if self._is_in_memory else connect.uri(self.path, "mode=rw")
 
-    def _prepare(self, connection: sqlite3.Connection, name: str, at: int) -> int:
+    def _prepare(self, writer: Writer, connection: sqlite3.Connection, name: str, at: int) -> int:
         """Bring the file up to date and enrol; the worker's number."""
         known = migrate.read(migrate.find())
         failpoint = self._failpoint or _nothing
@@ -156,15 +172,24 @@ class Door:
         if self._schema is not None:
             user_schema.apply(connection, user_schema.read(self._schema), self._bench, self._sql, at)
         tables = Tables(connection, self._sql)
+        sums.fill(tables)
+        sums.arm(connection)
+        mark = writer.mark = writer.mark or self._open_mark()
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._check_codec(tables)
             number = connection.execute(self._sql["enrol"], {"name": name, "pid": os.getpid(), "at": at}).lastrowid
+            assert number is not None
+            remember_schema(tables)
+            identity, told = compare(tables, mark, name, at)
             connection.execute("COMMIT")
         except BaseException:
             connection.rollback()
             raise
-        assert number is not None
+        if mark is not None:
+            mark.take(identity, number)
+        for what in told:
+            LOGGER.error("%s: %s", self.path, what)
         return number
 
     def _check_codec(self, tables: Tables) -> None:
@@ -230,7 +255,7 @@ class Door:
             link.stop()
         for link in links:
             await link.ended()
-        self._dismiss()
+        self._shut(self._writer)
 
     def _links(self) -> list[Link]:
         writing = None if self._writer is None else self._writer.link
@@ -239,6 +264,11 @@ class Door:
     def _abandon(self) -> None:
         for link in self._links():
             link.abandon()
+
+    def _shut(self, writer: Writer | None) -> None:
+        if writer is not None and writer.mark is not None:
+            writer.mark.close()
+        self._dismiss()
 
     def _dismiss(self) -> None:
         if self._guardian is not None:
@@ -264,7 +294,7 @@ class Door:
             await writer.checkpoint("TRUNCATE")
         for link in self._links():
             await link.close()
-        self._dismiss()
+        self._shut(writer)
 
     def stop(self) -> None:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
@@ -297,12 +327,29 @@ class Door:
             raise EngineClosed(f"the journal {self.path} is not open")
         return self._writer
 
+    @asynccontextmanager
+    async def _aside(self) -> AsyncGenerator[Callable[[queries.Look[T]], Awaitable[T]]]:
+        """A way to look that holds up nobody: on a connection of its own, where there can be one."""
+        self._open_writer()
+        if self._is_in_memory:
+            yield self._read
+            return
+        aside = Link(self._address())
+        try:
+            await aside.open()
+            await aside.run(partial(connect.configure, synchronous=self._synchronous, readonly=True))
+            yield partial(self._read_on, aside)
+        finally:
+            await aside.close()
+
     async def _read(self, look: queries.Look[T]) -> T:
         """Look at one state of the journal; wait for as long as the storage is in trouble."""
         writer = self._open_writer()
-        reader = self._reader
-        if reader is None:
+        if self._reader is None:
             return await writer.submit(partial(_look_between, look), drives=False)
+        return await self._read_on(self._reader, look)
+
+    async def _read_on(self, reader: Link, look: queries.Look[T]) -> T:
         patience = Patience(Pauses(asyncio.get_running_loop().time, self._sleep, self._chance), self.path)
         while True:
             try:

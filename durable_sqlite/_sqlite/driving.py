@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Collection, Sequence
 
 from .._records import (
@@ -20,11 +21,13 @@ from .._records import (
     Suspension,
     Wait,
 )
-from ..errors import LeaseLost
+from ..errors import JournalDamaged, LeaseLost
 from .desk import Desk, Held
+from .faults import Fault, fault_of
+from .patience import LOGGER
 from .rows import request_of
 
-__all__ = ["claim", "end", "give_back", "reclaim", "release", "suspend", "take_over"]
+__all__ = ["claim", "end", "give_back", "quarantine", "reclaim", "release", "suspend", "take_over"]
 
 
 def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool) -> list[Claimed]:
@@ -36,13 +39,37 @@ def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspe
         ready += desk.all("claim_suspect", asked)
     else:
         ready += desk.all("claim_pending", asked) + desk.all("claim_due", asked)
-    return [_take(desk, no, now) for _due, no in sorted(ready)[:limit]]
+    taken = [_take(desk, no, now) for _due, no in sorted(ready)[:limit]]
+    return [claimed for claimed in taken if claimed is not None]
 
 
-def _take(desk: Desk, no: int, now: int) -> Claimed:
-    desk.touch("take", {"run": no, "me": desk.me, "at": now})
-    row = desk.run(no)
+def _take(desk: Desk, no: int, now: int) -> Claimed | None:
+    """Take a run; None where that cannot be done, because the run is damaged: its neighbours are taken all the same."""
+    try:
+        desk.touch("take", {"run": no, "me": desk.me, "at": now})
+        row = desk.run(no)
+    except (sqlite3.Error, JournalDamaged) as error:
+        quarantine(desk, no, error, now)
+        return None
     return Claimed(row, Hold(no, row.epoch))
+
+
+def quarantine(desk: Desk, no: int, error: sqlite3.Error | JournalDamaged, at: int) -> None:
+    """Keep a run that cannot be read or written from those who look for runs.
+
+    Raises:
+        sqlite3.Error: The storage is in trouble, and the run is not to blame.
+    """
+    if isinstance(error, sqlite3.Error) and fault_of(error) is not Fault.REFUSED:
+        raise error
+    try:
+        parked = desk.touch("quarantine", {"run": no, "reason": Reason.DAMAGED, "at": at})
+    except sqlite3.Error as worse:
+        if fault_of(worse) is not Fault.REFUSED:
+            raise
+        parked = 0
+    fate = "is parked" if parked else "cannot even be parked"
+    LOGGER.error("run number %d is damaged and %s (%s): `engine.verify()` names all that is damaged", no, fate, error)
 
 
 def reclaim(desk: Desk, hold: Hold, at: int) -> News | LeaseLost:

@@ -8,9 +8,19 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum, auto
 
-from ..errors import JournalError, NotAJournal
+from ..errors import JournalDamaged, JournalError, NotAJournal
 
-__all__ = ["Fault", "fault_of", "is_conflict", "is_damage", "is_full", "is_interrupt", "name_of", "translate"]
+__all__ = [
+    "Fault",
+    "fault_of",
+    "is_conflict",
+    "is_damage",
+    "is_full",
+    "is_interrupt",
+    "is_unreadable",
+    "name_of",
+    "translate",
+]
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _STALLED = frozenset(
@@ -74,6 +84,11 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _code(error) in _DAMAGE and extended != sqlite3.SQLITE_CORRUPT_VTAB
 
 
+def is_unreadable(error: sqlite3.Error) -> bool:
+    """Whether bytes that should be text are none: the module says so itself, and has no code for it."""
+    return isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+
+
 def fault_of(error: sqlite3.Error) -> Fault:
     """What a storage error outside of COMMIT means."""
     code = _code(error)
@@ -90,7 +105,9 @@ def translate(error: BaseException, *, path: str) -> BaseException:
         case sqlite3.SQLITE_NOTADB:
             told: JournalError = NotAJournal(f"{path} is not an SQLite database; it was not touched")
         case sqlite3.SQLITE_CORRUPT:
-            told = JournalError(f"{path} is damaged ({name_of(error)}: {error}); restore a backup")
+            told = JournalDamaged(f"{path} is damaged ({name_of(error)}: {error}): restore a backup")
+        case _ if is_unreadable(error):
+            told = JournalDamaged(f"{path} is damaged ({error}): restore a backup")
         case sqlite3.SQLITE_CONSTRAINT:
             told = JournalError(f"the journal refused the write, nothing changed ({name_of(error)}: {error})")
         case _:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 
+from .._findings import Verification
 from .._records import (
     Answered,
     Claimed,
@@ -40,7 +41,7 @@ from .._records import (
     WorkerRow,
 )
 from .._tables import Effect, Undone, Work
-from . import clients, control, driving, queries, recording, reviving, transactions
+from . import clients, control, driving, queries, recording, reviving, transactions, verify
 from .door import Door
 
 __all__ = ["SqliteJournal"]
@@ -195,6 +196,16 @@ class SqliteJournal(Door):
     ) -> asyncio.Future[list[RunRow]]:
         """Free the runs that dead workers drove, and strike those workers off; the runs that were freed or parked."""
         return self._submit(lambda desk: driving.take_over(desk, dead, max_recoveries, parked_result, at))
+
+    # Care ------------------------------------------------------------------------------------------------------------
+
+    async def verify(self, runs: bool | Collection[str]) -> Verification:  # noqa: FBT001 - all, none, or these
+        """Hold the journal against its checksums; then take what is stored of these runs for right, or of all."""
+        async with self._aside() as look:
+            found = await verify.verify(look)
+        if runs:
+            await self._submit(lambda desk: verify.accept(desk, runs), drives=False)
+        return found
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from .desk import Desk
 from .faults import Fault, fault_of, translate
 from .files import Files
 from .link import Link
+from .mark import Mark
 from .patience import LOGGER, Patience, Pauses
 from .transactions import BatchUndone, Bench, Given, given
 
@@ -92,6 +93,8 @@ class Writer:
         self._closing = False
         self.link = settings.new_link(self._farewell)
         self.me = 0
+        self.mark: Mark | None = None
+        """Where the number of each commit is noted."""
         # Shared with the thread; deques, because their ends may be used from both sides.
         self._queue: deque[_Operation] = deque()
         self._done: deque[tuple[_Operation, Any]] = deque()
@@ -274,7 +277,8 @@ class Writer:
         until: float | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
-            fenced = connection.execute(self._settings.sql["bump"], {"me": self.me}).rowcount == 0
+            bumped = connection.execute(self._settings.sql["bump"], {"me": self.me}).fetchall()
+            fenced = not bumped
             desk = Desk(connection, self._settings.sql, self.me, fenced)
             for operation in group:
                 refused = fenced and operation.drives
@@ -301,6 +305,8 @@ class Writer:
             return self._not_committed(connection, group, answers, error)
         self._fail("commit.after")
         self._commits += not fenced
+        if self.mark is not None and bumped:
+            self.mark.write(bumped[0][0])
         self._finish(list(zip(group, answers, strict=True)))
         return None
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durable_sqlite._records import QuestionQuery, RunQuery, State
-from durable_sqlite._sqlite import SqliteJournal, connect, migrate, queries, statements
+from durable_sqlite._sqlite import SqliteJournal, connect, migrate, queries, statements, sums
 from durable_sqlite._sqlite.rows import Tables
 from durable_sqlite.errors import JournalError
 from tests.support.journals import begin, entry
@@ -26,6 +26,7 @@ def connection() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         known = migrate.read(migrate.find())
         connect.prepare(connection, known, path=":memory:", synchronous="full", failpoint=lambda _name: None)
+        sums.arm(connection)
         yield connection
 
 
@@ -165,6 +166,11 @@ SCANS_ON_PURPOSE = {
     "schema_applied": "there are as many rows as files",
     "newest_first": "the whole list, in the order of the key",
     "oldest_first": "the whole list, in the order of the key",
+    "bump": "there are as many rows as open engines",
+    "last_commit": "there are as many rows as open engines",
+    "go_on_from": "there is one row",
+    "own_shape": "the schema",
+    "own_tables": "the schema",
     "own_names": "the schema, once for each connection",
     "strays": "the schema, after it was changed",
     "used_up": "a row for each table that gives no number twice, after an error",
