@@ -34,9 +34,15 @@ __all__ = ["history_of", "info_of", "letter_of", "message_of", "plain", "questio
 
 
 def plain(encoded: bytes, where: str = "") -> Any:
-    """Encoded bytes as plain JSON data, where the type in the code is not known."""
-    del where  # what is valid JSON can always be read
-    return json.loads(encoded)
+    """Encoded bytes as plain JSON data, where the type in the code is not known.
+
+    Raises:
+        Undecodable: They are no JSON.
+    """
+    try:
+        return json.loads(encoded)
+    except ValueError as error:
+        raise Undecodable(f"{where}: stored bytes are no JSON ({error}): the journal was damaged, or changed by hand") from error
 
 
 def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) -> RunInfo:
@@ -98,8 +104,8 @@ def question_of(found: OpenQuestion, vault: Vault) -> QuestionInfo:
         workflow=found.workflow,
         key=asked.key,
         point=asked.name,
-        question=plain(vault.open(asked.payload, where)),
-        answer_schema=json.loads(asked.schema),
+        question=plain(vault.open(asked.payload, where), where),
+        answer_schema=plain(asked.schema.encode("utf-8", "surrogateescape"), where),
         asked_at=to_datetime(asked.at),
         deadline=None if asked.deadline is None else to_datetime(asked.deadline),
         error=None if asked.error is None else load_error(vault.open(asked.error, where)).record,
@@ -125,7 +131,7 @@ def letter_of(row: RunRow, run: Run[Any], vault: Vault) -> DeadLetter:
         keys=tuple(key for key in row.failed_keys if key != CANCEL_KEY),
         error=None if stored is None else stored.record,
         attempts=0 if stored is None else stored.attempts,
-        input=plain(vault.open(row.input, f"run {row.id}: input")),
+        input=plain(vault.open(row.input, f"run {row.id}: input"), f"run {row.id}: input"),
         tags=row.tags,
         ended_at=to_datetime(row.ended_at or row.updated_at),
     )
@@ -175,7 +181,8 @@ def _told(
     if entry.outcome is Outcome.ERROR:
         error = load_error(vault.open(entry.payload, f"run {run_id}, {entry.key}")).record
     elif entry.outcome is not Outcome.TIMEOUT:
-        value = plain(vault.open(entry.payload, f"run {run_id}, {entry.key}"))
+        where = f"run {run_id}, {entry.key}"
+        value = plain(vault.open(entry.payload, where), where)
     return HistoryEntry(
         seq=entry.seq,
         key=entry.key,

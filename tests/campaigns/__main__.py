@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from .bodies import campaign as bodies
+from .damage import campaign as damage
 from .waiting import campaign as waiting
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies, waiting)
+_CAMPAIGNS = (bodies, waiting, damage)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
