@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from ._clock import to_datetime
 from ._codec import Vault, load_error
@@ -28,9 +29,12 @@ from ._records import (
     State,
     Wait,
 )
-from .errors import ErrorRecord, Undecodable
+from .errors import DurableError, ErrorRecord, JournalDamaged, Undecodable
 
 __all__ = ["history_of", "info_of", "letter_of", "message_of", "plain", "question_of"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def plain(encoded: bytes, where: str = "") -> Any:
@@ -41,10 +45,30 @@ def plain(encoded: bytes, where: str = "") -> Any:
     """
     try:
         return json.loads(encoded)
-    except ValueError as error:
-        raise Undecodable(f"{where}: stored bytes are no JSON ({error}): the journal was damaged, or changed by hand") from error
+    except (ValueError, TypeError) as error:
+        raise Undecodable(
+            f"{where}: stored bytes are no JSON ({error}): the journal was damaged, or changed by hand"
+        ) from error
 
 
+def _of_what_is_stored(show: Callable[P, R]) -> Callable[P, R]:
+    """A view that raises `JournalDamaged` where what is stored is nothing that was ever written."""
+
+    @wraps(show)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return show(*args, **kwargs)
+        except DurableError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            raise JournalDamaged(
+                f"what is stored cannot be shown ({type(error).__name__}: {error}): `engine.verify()` names all that is damaged"
+            ) from error
+
+    return shown
+
+
+@_of_what_is_stored
 def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) -> RunInfo:
     """A run as its users see it.
 
@@ -82,6 +106,7 @@ def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) 
     )
 
 
+@_of_what_is_stored
 def message_of(row: RunRow, message: Message, vault: Vault) -> MessageInfo:
     """A message that was not taken, as its run's users see it."""
     where = f"run {row.id}, message {message.no}"
@@ -95,6 +120,7 @@ def message_of(row: RunRow, message: Message, vault: Vault) -> MessageInfo:
     )
 
 
+@_of_what_is_stored
 def question_of(found: OpenQuestion, vault: Vault) -> QuestionInfo:
     """An open question, as whoever may answer it sees it."""
     asked = found.question
@@ -120,6 +146,7 @@ def _readable(vault: Vault, payload: bytes, where: str) -> Any:
         return None
 
 
+@_of_what_is_stored
 def letter_of(row: RunRow, run: Run[Any], vault: Vault) -> DeadLetter:
     """A failed or parked run as whoever must act on it sees it."""
     stored = load_error(vault.open(row.result, f"run {row.id}: error")) if row.result is not None else None
@@ -137,6 +164,7 @@ def letter_of(row: RunRow, run: Run[Any], vault: Vault) -> DeadLetter:
     )
 
 
+@_of_what_is_stored
 def history_of(row: RunRow, memory: Memory, vault: Vault) -> list[HistoryEntry]:
     """What a run has recorded, in its order, then the steps that are still being tried."""
     run_id = row.id

@@ -22,3 +22,8 @@ CREATE TABLE durable_sums (
 ALTER TABLE durable_workers ADD COLUMN latest INTEGER NOT NULL DEFAULT 0 CHECK (latest >= 0);
 -- The last commit of all workers that have signed off or were struck off.
 ALTER TABLE durable_ticks ADD COLUMN commits INTEGER NOT NULL DEFAULT 0 CHECK (commits >= 0);
+
+-- Whose commit it was: the journal's identity, which stands in `durable_meta`. These two rows are written all the time, and so
+-- tell of pages that came from another journal.
+ALTER TABLE durable_workers ADD COLUMN journal TEXT NOT NULL DEFAULT '';
+ALTER TABLE durable_ticks ADD COLUMN journal TEXT NOT NULL DEFAULT '';

@@ -17,7 +17,7 @@ from typing import TypeVar
 from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
 from . import connect, driving, migrate, queries, statements, sums, user_schema
 from .desk import Desk
-from .faults import Fault, fault_of, translate
+from .faults import STORAGE_ERRORS, Fault, fault_of, translate
 from .link import Guardian, JobConnection, Link
 from .mark import Mark, mark_file
 from .past import compare
@@ -112,7 +112,7 @@ class Door:
         except BaseException as error:
             writer.finish()
             await self._let_go()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, STORAGE_ERRORS):
                 raise translate(error, path=self.path) from error
             raise
         self._guardian = Guardian(self._abandon)
@@ -354,7 +354,7 @@ class Door:
         while True:
             try:
                 seen = await reader.run(lambda connection: queries.snapshot(Tables(connection, self._sql), look))
-            except sqlite3.Error as error:
+            except STORAGE_ERRORS as error:
                 fault = fault_of(error)
                 if fault is Fault.REFUSED:
                     raise translate(error, path=self.path) from error

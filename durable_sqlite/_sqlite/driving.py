@@ -23,7 +23,7 @@ from .._records import (
 )
 from ..errors import JournalDamaged, LeaseLost
 from .desk import Desk, Held
-from .faults import Fault, fault_of
+from .faults import STORAGE_ERRORS, Fault, fault_of
 from .patience import LOGGER
 from .rows import request_of
 
@@ -48,23 +48,23 @@ def _take(desk: Desk, no: int, now: int) -> Claimed | None:
     try:
         desk.touch("take", {"run": no, "me": desk.me, "at": now})
         row = desk.run(no)
-    except (sqlite3.Error, JournalDamaged) as error:
+    except (*STORAGE_ERRORS, JournalDamaged) as error:
         quarantine(desk, no, error, now)
         return None
     return Claimed(row, Hold(no, row.epoch))
 
 
-def quarantine(desk: Desk, no: int, error: sqlite3.Error | JournalDamaged, at: int) -> None:
+def quarantine(desk: Desk, no: int, error: sqlite3.Error | UnicodeDecodeError | JournalDamaged, at: int) -> None:
     """Keep a run that cannot be read or written from those who look for runs.
 
     Raises:
         sqlite3.Error: The storage is in trouble, and the run is not to blame.
     """
-    if isinstance(error, sqlite3.Error) and fault_of(error) is not Fault.REFUSED:
+    if isinstance(error, STORAGE_ERRORS) and fault_of(error) is not Fault.REFUSED:
         raise error
     try:
         parked = desk.touch("quarantine", {"run": no, "reason": Reason.DAMAGED, "at": at})
-    except sqlite3.Error as worse:
+    except STORAGE_ERRORS as worse:
         if fault_of(worse) is not Fault.REFUSED:
             raise
         parked = 0

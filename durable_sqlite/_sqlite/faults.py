@@ -38,6 +38,10 @@ _STALLED = frozenset(
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
+STORAGE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises: the second where SQLite quotes a damaged text in its message."""
+
+
 class Fault(Enum):
     """What to do about a storage error."""
 
@@ -51,7 +55,7 @@ class Fault(Enum):
     """It will not heal by waiting."""
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: BaseException) -> int:
     # Errors of the module itself, such as the use of a closed connection, carry no code.
     code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE)
     return code & 0xFF
@@ -84,12 +88,13 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _code(error) in _DAMAGE and extended != sqlite3.SQLITE_CORRUPT_VTAB
 
 
-def is_unreadable(error: sqlite3.Error) -> bool:
+def is_unreadable(error: BaseException) -> bool:
     """Whether bytes that should be text are none: the module says so itself, and has no code for it."""
-    return isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+    unread = isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+    return unread or isinstance(error, UnicodeDecodeError)
 
 
-def fault_of(error: sqlite3.Error) -> Fault:
+def fault_of(error: sqlite3.Error | UnicodeDecodeError) -> Fault:
     """What a storage error outside of COMMIT means."""
     code = _code(error)
     if code in _BUSY:
@@ -99,7 +104,7 @@ def fault_of(error: sqlite3.Error) -> Fault:
 
 def translate(error: BaseException, *, path: str) -> BaseException:
     """The error of this library that says what a storage error means; other errors as they are."""
-    if not isinstance(error, sqlite3.Error):
+    if not isinstance(error, STORAGE_ERRORS):
         return error
     match _code(error):
         case sqlite3.SQLITE_NOTADB:

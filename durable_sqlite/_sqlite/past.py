@@ -49,6 +49,12 @@ def compare(tables: Tables, mark: Mark | None, name: str, at: int) -> tuple[str,
         told.append((FindingKind.STRUCTURE, f"the journal's identity is damaged ({identity!r})"))
         identity = fresh
         tables.change("meta_set", {"name": "identity", "value": fresh})
+    others = {signed for (signed,) in tables.all("signed", {})} - {identity}
+    if others:
+        what = f"pages of another journal ({', '.join(sorted(others))}, and not {identity}) are among those of this one"
+        told.append((FindingKind.OTHER_JOURNAL, what))
+    tables.change("sign_workers", {"identity": identity})
+    tables.change("sign_ticks", {"identity": identity})
     told += [] if mark is None else _held_against(tables, mark, identity)
     if told:
         when = to_datetime(at).isoformat()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -24,7 +23,7 @@ from .._records import (
     WorkerRow,
 )
 from ..errors import JournalDamaged
-from .faults import Fault, fault_of
+from .faults import STORAGE_ERRORS, Fault, fault_of
 from .rows import Tables, entry_of, message_of, question_of, readable, request_of, wait_of, worker_of
 from .sums import DRIVEN, MAIL, RUN, Part, forgiving, misfits
 
@@ -152,8 +151,8 @@ def memory(tables: Tables, number: int) -> Memory:
     try:
         with forgiving(tables.connection):
             return replace(_memory(tables, number), damage=damage)
-    except (sqlite3.Error, JournalDamaged) as error:
-        if isinstance(error, sqlite3.Error) and fault_of(error) is not Fault.REFUSED:
+    except (*STORAGE_ERRORS, JournalDamaged) as error:
+        if isinstance(error, STORAGE_ERRORS) and fault_of(error) is not Fault.REFUSED:
             raise
         return Memory(damage=damage)
 

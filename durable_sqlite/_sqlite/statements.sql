@@ -21,6 +21,16 @@ DELETE FROM durable_meta WHERE name = :name;
 -- name: enrol
 INSERT INTO durable_workers (name, pid, started_at) VALUES (:name, :pid, :at);
 
+-- The identities that the rows bear which are written all the time.
+-- name: signed
+SELECT journal FROM durable_ticks WHERE journal <> '' UNION SELECT journal FROM durable_workers WHERE journal <> '';
+
+-- name: sign_workers
+UPDATE durable_workers SET journal = :identity WHERE journal <> :identity;
+
+-- name: sign_ticks
+UPDATE durable_ticks SET journal = :identity WHERE journal <> :identity;
+
 -- Once a batch: matches no row where the worker is fenced or struck off, and tells later whether the batch landed. The
 -- number that it gives is the commit's own, over all workers.
 -- name: bump

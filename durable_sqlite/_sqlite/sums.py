@@ -18,7 +18,7 @@ from hashlib import blake2b
 from typing import Any
 
 from .._records import Entry
-from .faults import Fault, fault_of, name_of
+from .faults import STORAGE_ERRORS, Fault, fault_of, name_of
 from .rows import Row, Tables
 
 __all__ = [
@@ -195,11 +195,11 @@ def checksum(label: str, *values: Any) -> int:
     """The checksum of the values of a piece, its bytes last: 64 bits, signed as SQLite has them."""
     plain = len(values) - _BLOBS[label]
     blobs = values[plain:]
-    sizes = [None if blob is None else len(blob) for blob in blobs]
+    sizes = [len(blob) if isinstance(blob, bytes) else blob for blob in blobs]
     # ascii() gives the same text on every version of Python, whatever the characters are.
     digest = blake2b(ascii((label, values[:plain], sizes)).encode(), digest_size=8)
     for blob in blobs:
-        if blob is not None:
+        if isinstance(blob, bytes):  # else there is none, or a damaged row has something else there
             digest.update(blob)
     return int.from_bytes(digest.digest(), "little", signed=True)
 
@@ -410,7 +410,7 @@ def misfits(tables: Tables, run: int, parts: Sequence[Part] = PARTS) -> tuple[li
         for part in parts:
             try:
                 rows = tables.connection.execute(_READ[part.name], {"run": run}).fetchall()
-            except sqlite3.Error as error:
+            except STORAGE_ERRORS as error:
                 if fault_of(error) is not Fault.REFUSED:
                     raise
                 found.append(Misfit(part.name, None, f"{part.what} cannot be read ({name_of(error)}: {error})"))

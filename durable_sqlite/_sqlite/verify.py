@@ -10,7 +10,7 @@ from typing import Any
 
 from .._findings import Finding, FindingKind, Verification
 from . import past
-from .faults import Fault, fault_of, name_of
+from .faults import STORAGE_ERRORS, Fault, fault_of, name_of
 from .rows import Tables
 from .sums import forgiving, misfits, reseal
 
@@ -72,7 +72,7 @@ def _structure(tables: Tables) -> list[Finding]:
 def _schema(tables: Tables) -> list[Finding]:
     try:
         kept, now = tables.all("meta_value", {"name": "schema"}), _shape(tables)
-    except sqlite3.Error as error:
+    except STORAGE_ERRORS as error:
         _see_whether_it_heals(error)
         return [Finding(FindingKind.SCHEMA, f"the schema cannot be read ({name_of(error)}: {error})", _RESTORE)]
     if kept == [(now,)]:
@@ -120,13 +120,13 @@ def _asked(tables: Tables, sql: str) -> tuple[list[Any], str | None]:
     try:
         with forgiving(tables.connection):
             rows.extend(tables.connection.execute(sql))
-    except sqlite3.Error as error:
+    except STORAGE_ERRORS as error:
         _see_whether_it_heals(error)
         return rows, f"{name_of(error)}: {error}"
     return rows, None
 
 
-def _see_whether_it_heals(error: sqlite3.Error) -> None:
+def _see_whether_it_heals(error: sqlite3.Error | UnicodeDecodeError) -> None:
     if fault_of(error) is not Fault.REFUSED:
         raise error
 
@@ -140,7 +140,7 @@ def _numbers(tables: Tables, after: int, limit: int = _PAGE) -> list[int]:
     for name in ("numbers", "numbers_summed"):
         try:
             found.update(no for (no,) in tables.all(name, {"after": after, "limit": limit}))
-        except sqlite3.Error as error:  # told of by `_structure`
+        except STORAGE_ERRORS as error:  # told of by `_structure`
             _see_whether_it_heals(error)
     return sorted(found) if limit < 0 else sorted(found)[:limit]
 
@@ -152,7 +152,7 @@ def _of_run(tables: Tables, number: int) -> tuple[list[Finding], int]:
     with forgiving(tables.connection):
         try:
             named = tables.first("id_of", {"run": number})
-        except sqlite3.Error as error:
+        except STORAGE_ERRORS as error:
             _see_whether_it_heals(error)
             named = None
     run = None if named is None else named[0]

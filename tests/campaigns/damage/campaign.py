@@ -63,7 +63,9 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--minutes", type=float, default=10, help="how long to play")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; each decides one damage")
     parser.add_argument("--cases", type=int, default=sys.maxsize, help="how many damages at the most")
-    parser.add_argument("--mutant", choices=[name for name in MUTANTS if name], help="break this, and see whether it is noticed")
+    parser.add_argument(
+        "--mutant", choices=[name for name in MUTANTS if name], help="break this, and see whether it is noticed"
+    )
     parser.set_defaults(run=_run)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from pydantic import BaseModel
 
 from durable_sqlite import Retry, Signal, Suspend, Workflow, sleep, step, workflow
 
-__all__ = ["FLOWS", "Decision", "Go", "Note", "Review", "add", "answered", "family", "failing", "sleeper", "waiter"]
+__all__ = ["FLOWS", "Decision", "Go", "Note", "Review", "add", "answered", "failing", "family", "sleeper", "waiter"]
 
 
 class Go(Signal):
@@ -98,4 +99,4 @@ async def sleeper(text: str) -> str:
     return text
 
 
-FLOWS: tuple[Workflow[..., object], ...] = (add, waiter, answered, family, failing, sleeper)
+FLOWS: tuple[Workflow[..., Any], ...] = (add, waiter, answered, family, failing, sleeper)

@@ -27,7 +27,7 @@ def prepare(folder: Path) -> None:
     for name in ("other", "."):
         (folder / name).mkdir(parents=True, exist_ok=True)
         program = [sys.executable, "-m", "tests.campaigns.damage.prepare", str(folder / name)]
-        subprocess.run(program, check=True, cwd=Path(__file__).parents[3])  # noqa: S603 - ourselves
+        subprocess.run(program, check=True, cwd=Path(__file__).parents[3])
         for left in (folder / name).glob("*-worker-*"):
             left.unlink()
         (folder / name / "j.db-shm").unlink()
@@ -63,7 +63,7 @@ async def _main(folder: Path) -> None:
         # In a process of its own: to close such a file here would drop the locks of SQLite.
         (folder / "older").mkdir()
         files = [str(path), f"{path}-wal"]
-        subprocess.run(["cp", *files, str(folder / "older")], check=True)  # noqa: S607, S603, ASYNC221 - nothing else runs
+        subprocess.run(["cp", *files, str(folder / "older")], check=True)  # noqa: ASYNC221 - nothing else runs
         await _work(engine, "c", "words that came last")
         sys.stdout.flush()
         os._exit(0)

@@ -66,7 +66,9 @@ class Laboratory:
             assert found.ok, found
             self._same[name] = data
         self._ends = asyncio.run(_ends(self._fresh("."), {}))
-        assert all(not isinstance(end, BaseException) or "failing" in run for run, end in self._ends.items()), self._ends
+        assert all(not isinstance(end, BaseException) or "failing" in run for run, end in self._ends.items()), (
+            self._ends
+        )
 
     def _fresh(self, name: str) -> Path:
         shutil.rmtree(self._work, ignore_errors=True)
@@ -104,7 +106,10 @@ class Laboratory:
         for run in spared:
             if None in named or repr(ends[run]) == repr(self._ends[run]) or _is_kin(run, named):
                 continue
-            return "broken", f"{run} came to {ends[run]!r} and not to {self._ends[run]!r}, and only this was found: {told}"
+            return (
+                "broken",
+                f"{run} came to {ends[run]!r} and not to {self._ends[run]!r}, and only this was found: {told}",
+            )
         for run, end in ends.items():
             if isinstance(end, BaseException) and not isinstance(end, DurableError):
                 return "broken", f"{run} came to {end!r}; found was {told}"
@@ -135,7 +140,7 @@ async def _look(path: Path) -> tuple[Verification, Dump]:
 def _dump(path: Path) -> Dump:
     with closing(sqlite3.connect(path)) as connection:
         tables = {part.table for part in PARTS}
-        return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in sorted(tables)}  # noqa: S608
+        return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in sorted(tables)}
 
 
 async def _ends(path: Path, known: Mapping[str, object]) -> dict[str, object]:
