@@ -24,7 +24,7 @@ from .past import compare
 from .patience import LOGGER, Patience, Pauses
 from .rows import Tables
 from .transactions import Bench, Given
-from .verify import remember_schema
+from .verify import Hop, remember_schema
 from .writer import Settings, Writer
 
 __all__ = ["Door"]
@@ -328,7 +328,7 @@ class Door:
         return self._writer
 
     @asynccontextmanager
-    async def _aside(self) -> AsyncGenerator[Callable[[queries.Look[T]], Awaitable[T]]]:
+    async def _aside(self) -> AsyncGenerator[Hop]:
         """A way to look that holds up nobody: on a connection of its own, where there can be one."""
         self._open_writer()
         if self._is_in_memory:

@@ -11,7 +11,7 @@ sum, and whoever writes past the journal does not.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -390,11 +390,15 @@ class Misfit:
     """In words, to go on after the name of the run."""
 
 
+def _as_far_as_it_goes(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
 @contextmanager
-def forgiving(connection: sqlite3.Connection) -> Iterator[None]:
+def forgiving(connection: sqlite3.Connection) -> Generator[None]:
     """Read also words that are no words any more."""
     before = connection.text_factory
-    connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+    connection.text_factory = _as_far_as_it_goes
     try:
         yield
     finally:

@@ -178,7 +178,7 @@ CREATE TABLE durable_sums (
 CREATE TABLE "durable_ticks" (
     one  INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
     tick INTEGER NOT NULL CHECK (tick >= 0)
-, commits INTEGER NOT NULL DEFAULT 0 CHECK (commits >= 0)) STRICT;
+, commits INTEGER NOT NULL DEFAULT 0 CHECK (commits >= 0), journal TEXT NOT NULL DEFAULT '') STRICT;
 
 CREATE TABLE "durable_waits" (
     run      INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
@@ -204,7 +204,7 @@ CREATE TABLE "durable_workers" (
     batch      INTEGER NOT NULL DEFAULT 0 CHECK (batch >= 0),
     -- A fenced worker may no longer write about any run.
     fenced     INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1))
-, host TEXT NOT NULL DEFAULT '', lease INTEGER NOT NULL DEFAULT 15000000 CHECK (lease > 0), beats INTEGER NOT NULL DEFAULT 0 CHECK (beats >= 0), beat_at INTEGER, ticked_at INTEGER, latest INTEGER NOT NULL DEFAULT 0 CHECK (latest >= 0)) STRICT;
+, host TEXT NOT NULL DEFAULT '', lease INTEGER NOT NULL DEFAULT 15000000 CHECK (lease > 0), beats INTEGER NOT NULL DEFAULT 0 CHECK (beats >= 0), beat_at INTEGER, ticked_at INTEGER, latest INTEGER NOT NULL DEFAULT 0 CHECK (latest >= 0), journal TEXT NOT NULL DEFAULT '') STRICT;
 
 CREATE TABLE sqlite_sequence(name,seq);
 

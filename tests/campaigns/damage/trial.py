@@ -102,7 +102,9 @@ class Laboratory:
         told = "; ".join(finding.what for finding in found.findings)
         ends = await _ends(path, self._ends)
         named = {finding.run for finding in found.findings}
-        spared = [] if {finding.kind for finding in found.findings} & _ABOUT_ALL else self._ends.keys() - named
+        spared: set[str] = (
+            set() if {finding.kind for finding in found.findings} & _ABOUT_ALL else self._ends.keys() - named
+        )
         for run in spared:
             if None in named or repr(ends[run]) == repr(self._ends[run]) or _is_kin(run, named):
                 continue
