@@ -46,7 +46,9 @@ def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspe
 def _take(desk: Desk, no: int, now: int) -> Claimed | None:
     """Take a run; None where that cannot be done, because the run is damaged: its neighbours are taken all the same."""
     try:
-        desk.touch("take", {"run": no, "me": desk.me, "at": now})
+        if not desk.touch("take", {"run": no, "me": desk.me, "at": now}):
+            LOGGER.error("an index of the journal is damaged: it names run number %d as ready, and it is not", no)
+            return None
         row = desk.run(no)
     except (*STORAGE_ERRORS, JournalDamaged) as error:
         quarantine(desk, no, error, now)

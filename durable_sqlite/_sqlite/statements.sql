@@ -409,13 +409,13 @@ JOIN durable_runs AS r ON r.no IN (
     ORDER BY p.updated_at, p.no LIMIT 1)
 ORDER BY r.updated_at, r.no LIMIT 1;
 
--- The write lock is held since the look, so nobody was faster. A paused run whose deadline has come is not to be paused
+-- The write lock is held since the look, so nobody was faster: where it matches no row, an index is damaged. A paused run whose deadline has come is not to be paused
 -- any more: it is to end.
 -- name: take
 UPDATE durable_runs SET
     state = 'running', owner = :me, epoch = epoch + 1, due_at = NULL,
     pause_at = NULL, pause_reason = NULL, pause_by = NULL, updated_at = :at, changed = :tick
-WHERE no = :run;
+WHERE no = :run AND (state = 'pending' OR (state IN ('suspended', 'paused') AND due_at <= :at));
 
 -- The same epoch means that nobody has driven it since; pending means that news came for it. One that was paused in this
 -- very moment is still to be paused, unless its deadline has come.

@@ -18,6 +18,9 @@ from .trial import Laboratory
 __all__ = ["Tally", "play", "register"]
 
 
+_FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # memory does, where there is some
+
+
 class Tally:
     """What a campaign has seen."""
 
@@ -28,11 +31,13 @@ class Tally:
         """What broke the promise, with its seed."""
 
 
-def play(first: int, *, cases: int = sys.maxsize, seconds: float = 1e9, mutant: str | None = None) -> Tally:
+def play(
+    first: int, *, cases: int = sys.maxsize, seconds: float = 1e9, mutant: str | None = None, drives: bool = True
+) -> Tally:
     """Play damages of these seeds, until there were so many or so long; with `mutant`, of a checker so broken."""
     tally, began = Tally(), time.perf_counter()
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        laboratory = Laboratory(Path(folder), without_mark=mutant == "mark")
+    with _quiet(), tempfile.TemporaryDirectory(dir=_FAST) as folder:
+        laboratory = Laboratory(Path(folder), without_mark=mutant == "mark", drives=drives)
         with MUTANTS[mutant]():
             for seed in range(first, first + cases):
                 if time.perf_counter() - began > seconds:

@@ -9,7 +9,7 @@ from .mutants import MUTANTS
 
 
 def test_no_damage_is_silent() -> None:
-    tally = play(0, cases=60)
+    tally = play(0, cases=100, drives=False)
     assert not tally.broken, tally.broken
     assert tally.counts["named"] > 10
     assert tally.counts["same"] > 10
@@ -25,5 +25,4 @@ def test_no_damage_is_silent_among_thousands() -> None:
 @pytest.mark.campaign
 @pytest.mark.parametrize("mutant", [name for name in MUTANTS if name])
 def test_a_checker_that_is_broken_on_purpose_is_noticed(mutant: str) -> None:
-    tally = play(0, cases=400, mutant=mutant)
-    assert any("silent" in told for told in tally.broken)
+    assert play(0, cases=300, mutant=mutant).broken
