@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError
+from ..errors import EngineClosed, JournalDamaged, JournalError, JournalMismatch, UsageError
 from . import connect, driving, migrate, queries, statements, sums, user_schema
 from .desk import Desk
 from .faults import STORAGE_ERRORS, Fault, fault_of, translate
@@ -183,6 +183,9 @@ class Door:
             remember_schema(tables)
             identity, told = compare(tables, mark, name, at)
             connection.execute("COMMIT")
+        except (TypeError, ValueError) as error:
+            connection.rollback()
+            raise JournalDamaged(f"what {self.path} keeps of itself is damaged ({error}): restore a backup") from error
         except BaseException:
             connection.rollback()
             raise

@@ -11,6 +11,7 @@ sum, and whoever writes past the journal does not.
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from hashlib import blake2b
 from typing import Any
 
 from .._records import Entry
-from .faults import STORAGE_ERRORS, Fault, fault_of, name_of
+from .faults import STORAGE_ERRORS, Fault, fault_of, is_unreadable, name_of
 from .rows import Row, Tables
 
 __all__ = [
@@ -188,6 +189,9 @@ _VERSION = blake2b(repr(PARTS).encode(), digest_size=8).hexdigest()
 """Which columns are summed. A version of the code that sums others finds that the journal has other sums, and makes its own."""
 
 
+_SIGNED = struct.Struct("<q").unpack
+
+
 # Of one row ----------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +205,8 @@ def checksum(label: str, *values: Any) -> int:
     for blob in blobs:
         if isinstance(blob, bytes):  # else there is none, or a damaged row has something else there
             digest.update(blob)
-    return int.from_bytes(digest.digest(), "little", signed=True)
+    found: int = _SIGNED(digest.digest())[0]
+    return found
 
 
 def of_entry(run: int, entry: Entry) -> int:
@@ -211,18 +216,19 @@ def of_entry(run: int, entry: Entry) -> int:
         run,
         entry.key,
         entry.seq,
-        entry.kind.value,
+        entry.kind._value_,
         entry.name,
-        entry.outcome.value,
+        entry.outcome._value_,
         entry.asked,
         entry.started_at,
         entry.at,
         entry.attempts,
-        int(entry.removed),
+        1 if entry.removed else 0,
         entry.decided_by,
     )
     text = ascii(("entry", plain, [len(digest), len(payload)])).encode()
-    return int.from_bytes(blake2b(text + digest + payload, digest_size=8).digest(), "little", signed=True)
+    found: int = _SIGNED(blake2b(text + digest + payload, digest_size=8).digest())[0]
+    return found
 
 
 def of_row(part: str, *values: Any) -> int:
@@ -407,21 +413,30 @@ def forgiving(connection: sqlite3.Connection) -> Generator[None]:
 
 def misfits(tables: Tables, run: int, parts: Sequence[Part] = PARTS) -> tuple[list[Misfit], int]:
     """What of a run is not what was written, at one state of the journal; and how many rows were looked at."""
+    kept = {part: (number, total) for part, number, total in _read(tables, tables.sql["sums"], run)}
     found: list[Misfit] = []
     looked = 0
-    with forgiving(tables.connection):
-        kept = {part: (number, total) for part, number, total in tables.all("sums", {"run": run})}
-        for part in parts:
-            try:
-                rows = tables.connection.execute(_READ[part.name], {"run": run}).fetchall()
-            except STORAGE_ERRORS as error:
-                if fault_of(error) is not Fault.REFUSED:
-                    raise
-                found.append(Misfit(part.name, None, f"{part.what} cannot be read ({name_of(error)}: {error})"))
-            else:
-                looked += len(rows)
-                found += _misfits_of(part, rows, *kept.get(part.name, (0, 0)))
+    for part in parts:
+        try:
+            rows = _read(tables, _READ[part.name], run)
+        except STORAGE_ERRORS as error:
+            if fault_of(error) is not Fault.REFUSED:
+                raise
+            found.append(Misfit(part.name, None, f"{part.what} cannot be read ({name_of(error)}: {error})"))
+        else:
+            looked += len(rows)
+            found += _misfits_of(part, rows, *kept.get(part.name, (0, 0)))
     return found, looked
+
+
+def _read(tables: Tables, sql: str, run: int) -> list[Row]:
+    try:
+        return tables.connection.execute(sql, {"run": run}).fetchall()
+    except STORAGE_ERRORS as error:
+        if not is_unreadable(error):
+            raise
+    with forgiving(tables.connection):  # it costs something for each word, so it is the exception
+        return tables.connection.execute(sql, {"run": run}).fetchall()
 
 
 def _misfits_of(part: Part, rows: Sequence[Row], number: int, total: int) -> Iterator[Misfit]:
