@@ -95,7 +95,9 @@ def test_a_message_that_fits_no_type_is_set_aside_with_its_error_and_the_run_wai
     assert "run x: message 1, Price, was set aside" in caplog.text
 
 
-def test_a_message_put_into_the_file_by_sql_and_accepted_is_held_against_the_type_when_it_is_taken(tmp_path: Path) -> None:
+def test_a_message_put_into_the_file_by_sql_and_accepted_is_held_against_the_type_when_it_is_taken(
+    tmp_path: Path,
+) -> None:
     clock = ManualClock()
 
     async def scenario() -> None:

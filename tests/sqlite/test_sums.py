@@ -86,8 +86,7 @@ def test_a_value_that_changed_is_seen_wherever_it_stands(full: Path, part: Part,
     with tampering(full) as connection:
         assert unfit(connection, 1) == []
         own = part.where.format(row="")
-        (old,) = connection.execute(f"SELECT {column} FROM {part.table} WHERE {part.run} = 1 AND {own}").fetchone()
-        new = {int: 77, str: "x", bytes: b"x"}.get(type(old)) or _filled(connection, part.table, column)
+        new = _another(connection, part.table, column)
         changed = connection.execute(
             f"UPDATE OR REPLACE {part.table} SET {column} = ? WHERE {part.run} = 1 AND {own}", (new,)
         )
@@ -97,8 +96,8 @@ def test_a_value_that_changed_is_seen_wherever_it_stands(full: Path, part: Part,
             assert unfit(connection, 2) == []
 
 
-def _filled(connection: sqlite3.Connection, table: str, column: str) -> object:
-    """A value where there was none."""
+def _another(connection: sqlite3.Connection, table: str, column: str) -> object:
+    """A value that is not there."""
     types = {row[1]: row[2] for row in connection.execute(f"PRAGMA table_info({table})")}
     return {"INTEGER": 77, "TEXT": "x", "BLOB": b"x"}[types[column]]
 
@@ -306,5 +305,32 @@ def test_a_run_that_cannot_be_taken_is_put_aside_and_its_neighbours_are_taken(tm
             with closing(journal.connect()) as connection:
                 states = connection.execute("SELECT state FROM durable_runs ORDER BY id").fetchall()
             assert states == [("pending",), ("parked",), ("running",)]
+
+    asyncio.run(main())
+
+
+def test_an_index_that_lies_gives_nobody_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "j.db"
+    schema = "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema WHERE name = 'durable_runs_pending'"
+
+    async def main() -> None:
+        async with opened(path) as journal:
+            for name in "ab":
+                await journal.start(new_run(name), IfExists.ATTACH, drive=False)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            (row,) = connection.execute(schema).fetchall()
+            connection.execute("DELETE FROM sqlite_schema WHERE name = 'durable_runs_pending'")
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:  # which does not know of the index
+            connection.execute("UPDATE durable_runs SET state = 'suspended' WHERE id = 'a'")
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql) VALUES (?, ?, ?, ?, ?)", row
+            )
+        async with opened(path) as journal:
+            claimed = await journal.claim(["ship"], 99, 9, suspects=False)
+            assert [each.row.id for each in claimed] == ["b"]
+            assert any(each.kind is FindingKind.STRUCTURE for each in (await journal.verify(False)).findings)
+        assert "names run number 1 as ready" in caplog.text
 
     asyncio.run(main())
