@@ -126,6 +126,7 @@ def test_a_loss_is_told_once_and_kept_until_somebody_has_seen_it(
     work(path, "a")
     shutil.copy(path, tmp_path / "backup")
     work(path, "b")
+    work(path, "c")  # another worker, whose slot stays as it is
     shutil.copy(tmp_path / "backup", path)
     work(path)
     caplog.clear()
