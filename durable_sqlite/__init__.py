@@ -6,6 +6,7 @@ from ._chance import now, random, uuid
 from ._codec import Codec
 from ._context import current_run, current_step
 from ._fanout import each
+from ._findings import Finding, FindingKind, Verification
 from ._handle import DeadLetter, Run
 from ._logging import RunLogFilter
 from ._records import Failure, HistoryEntry, Kind, MessageInfo, Outcome, Progress, QuestionInfo, Reason, RunInfo, State
@@ -27,6 +28,7 @@ from .errors import (
     EngineClosed,
     ErrorRecord,
     InvalidName,
+    JournalDamaged,
     JournalError,
     JournalGone,
     JournalMismatch,
@@ -79,8 +81,11 @@ __all__ = [
     "EngineClosed",
     "ErrorRecord",
     "Failure",
+    "Finding",
+    "FindingKind",
     "HistoryEntry",
     "InvalidName",
+    "JournalDamaged",
     "JournalError",
     "JournalGone",
     "JournalMismatch",
@@ -133,6 +138,7 @@ __all__ = [
     "Unloading",
     "Unstorable",
     "UsageError",
+    "Verification",
     "Workflow",
     "WrongLoop",
     "WrongState",

@@ -41,7 +41,7 @@ from ._tables import Budget, Door, Work
 from ._transactions import Transaction
 from ._tx import Tx
 from ._view import history_of, info_of, message_of, question_of
-from .errors import AmbiguousStep, EngineClosed, JournalError, UnknownRun, UsageError, again
+from .errors import AmbiguousStep, EngineClosed, JournalDamaged, JournalError, UnknownRun, UsageError, again
 
 if TYPE_CHECKING:
     from ._session import Session
@@ -301,6 +301,11 @@ class Front:
                 with self.listeners.listening(run_id) as news:
                     driven_here = self.open().worker.has(run_id)
                     if not driven_here and (row := await self.row(run_id)).state.stopped:
+                        if row.damage is not None and row.state is State.COMPLETED:
+                            raise JournalDamaged(
+                                f"run {run_id}: {row.damage}, so its result is not to be relied on. Restore a backup; "
+                                "`engine.verify()` names all that is damaged"
+                            )
                         return row
                     await news
 

@@ -117,6 +117,7 @@ class Reason(StrEnum):
     AMBIGUOUS = "ambiguous"
     MAX_ENTRIES = "max_entries"
     NOT_DURABLE = "not_durable"
+    DAMAGED = "damaged"
 
 
 class Kind(StrEnum):
@@ -404,6 +405,8 @@ class Memory:
     """All that were ever asked, in that order."""
     children: Sequence[str] = ()
     """The ids of the runs that its body started and that have not stopped."""
+    damage: str | None = None
+    """What of it is not what was written, in words: then the rest is not to be relied on either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,6 +496,8 @@ class RunRow:
     """How much is done, of how much, as the body last said."""
     changed: int = 0
     """Grows with each change of the run, over all runs of the journal."""
+    damage: str | None = None
+    """What of this row is not what was written, in words; only said of a run that was asked for by its id."""
 
 
 @dataclass(frozen=True, slots=True)

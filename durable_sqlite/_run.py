@@ -57,7 +57,7 @@ from ._specs import AskQuestion, TakeMessages, WorkflowSpec
 from ._surroundings import Surroundings
 from ._suspension import Suspender
 from ._verdict import Cancellation, Ending, stored_error, too_many, verdict
-from .errors import DefinitionError, JournalError, Undecodable, Unstorable
+from .errors import DefinitionError, JournalDamaged, JournalError, Undecodable, Unstorable
 
 __all__ = ["Keeper", "Pass"]
 
@@ -123,6 +123,8 @@ class Pass:
         memory: Memory,
         first: bool,
     ) -> None:
+        if memory.damage is not None:
+            memory = Memory(damage=memory.damage)  # what is left of it is not to be relied on
         self.row = claimed.row
         self.over = False
         self._around = around
@@ -200,7 +202,7 @@ class Pass:
         self._drained: Drained | None = None
         """Set while the last thing that the body was given is all messages of a name."""
         self._closer: BodyTask[None] | None = None
-        self._main = self._begin()
+        self._main = self._begin(memory.damage)
 
     @property
     def hold(self) -> Hold:
@@ -222,7 +224,10 @@ class Pass:
         """Whether the body is what runs right now."""
         return self._desk.pumped
 
-    def _begin(self) -> BodyTask[Any] | None:
+    def _begin(self, damage: str | None) -> BodyTask[Any] | None:
+        if damage is not None:
+            self._desk.park(Reason.DAMAGED, JournalDamaged(f"run {self.row.id}: {damage}. Nothing of it was run"))
+            return None
         where = f"run {self.row.id}: input"
         try:
             args, kwargs = self._spec.parameters.load(self._around.vault.open(self.row.input, where), where)

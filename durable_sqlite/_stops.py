@@ -31,6 +31,8 @@ _WAYS_OUT: dict[str, str] = {
     Reason.CRASH_LOOP: "Find what kills the process, then call `resume` on the run.",
     Reason.AMBIGUOUS: "",
     Reason.NOT_DURABLE: "Mend the workflow, then call `resume` on the run.",
+    Reason.DAMAGED: "Restore a backup; or, where its history shows that what is stored will do, say so with "
+    "`engine.verify(accept=[id])`, then call `resume` on the run.",
     Reason.MAX_ENTRIES: "Raise the limit, then call `resume` on the run.",
 }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from ._clock import to_datetime
 from ._codec import Vault, load_error
@@ -28,17 +29,46 @@ from ._records import (
     State,
     Wait,
 )
-from .errors import ErrorRecord, Undecodable
+from .errors import DurableError, ErrorRecord, JournalDamaged, Undecodable
 
 __all__ = ["history_of", "info_of", "letter_of", "message_of", "plain", "question_of"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def plain(encoded: bytes, where: str = "") -> Any:
-    """Encoded bytes as plain JSON data, where the type in the code is not known."""
-    del where  # what is valid JSON can always be read
-    return json.loads(encoded)
+    """Encoded bytes as plain JSON data, where the type in the code is not known.
+
+    Raises:
+        Undecodable: They are no JSON.
+    """
+    try:
+        return json.loads(encoded)
+    except (ValueError, TypeError) as error:
+        raise Undecodable(
+            f"{where}: stored bytes are no JSON ({error}): the journal was damaged, or changed by hand"
+        ) from error
 
 
+def _of_what_is_stored(show: Callable[P, R]) -> Callable[P, R]:
+    """A view that raises `JournalDamaged` where what is stored is nothing that was ever written."""
+
+    @wraps(show)
+    def shown(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return show(*args, **kwargs)
+        except DurableError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            raise JournalDamaged(
+                f"what is stored cannot be shown ({type(error).__name__}: {error}): `engine.verify()` names all that is damaged"
+            ) from error
+
+    return shown
+
+
+@_of_what_is_stored
 def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) -> RunInfo:
     """A run as its users see it.
 
@@ -76,6 +106,7 @@ def info_of(row: RunRow, waits: Sequence[Wait], vault: Vault, *, unknown: bool) 
     )
 
 
+@_of_what_is_stored
 def message_of(row: RunRow, message: Message, vault: Vault) -> MessageInfo:
     """A message that was not taken, as its run's users see it."""
     where = f"run {row.id}, message {message.no}"
@@ -89,6 +120,7 @@ def message_of(row: RunRow, message: Message, vault: Vault) -> MessageInfo:
     )
 
 
+@_of_what_is_stored
 def question_of(found: OpenQuestion, vault: Vault) -> QuestionInfo:
     """An open question, as whoever may answer it sees it."""
     asked = found.question
@@ -98,8 +130,8 @@ def question_of(found: OpenQuestion, vault: Vault) -> QuestionInfo:
         workflow=found.workflow,
         key=asked.key,
         point=asked.name,
-        question=plain(vault.open(asked.payload, where)),
-        answer_schema=json.loads(asked.schema),
+        question=plain(vault.open(asked.payload, where), where),
+        answer_schema=plain(asked.schema.encode("utf-8", "surrogateescape"), where),
         asked_at=to_datetime(asked.at),
         deadline=None if asked.deadline is None else to_datetime(asked.deadline),
         error=None if asked.error is None else load_error(vault.open(asked.error, where)).record,
@@ -114,6 +146,7 @@ def _readable(vault: Vault, payload: bytes, where: str) -> Any:
         return None
 
 
+@_of_what_is_stored
 def letter_of(row: RunRow, run: Run[Any], vault: Vault) -> DeadLetter:
     """A failed or parked run as whoever must act on it sees it."""
     stored = load_error(vault.open(row.result, f"run {row.id}: error")) if row.result is not None else None
@@ -125,12 +158,13 @@ def letter_of(row: RunRow, run: Run[Any], vault: Vault) -> DeadLetter:
         keys=tuple(key for key in row.failed_keys if key != CANCEL_KEY),
         error=None if stored is None else stored.record,
         attempts=0 if stored is None else stored.attempts,
-        input=plain(vault.open(row.input, f"run {row.id}: input")),
+        input=plain(vault.open(row.input, f"run {row.id}: input"), f"run {row.id}: input"),
         tags=row.tags,
         ended_at=to_datetime(row.ended_at or row.updated_at),
     )
 
 
+@_of_what_is_stored
 def history_of(row: RunRow, memory: Memory, vault: Vault) -> list[HistoryEntry]:
     """What a run has recorded, in its order, then the steps that are still being tried."""
     run_id = row.id
@@ -175,7 +209,8 @@ def _told(
     if entry.outcome is Outcome.ERROR:
         error = load_error(vault.open(entry.payload, f"run {run_id}, {entry.key}")).record
     elif entry.outcome is not Outcome.TIMEOUT:
-        value = plain(vault.open(entry.payload, f"run {run_id}, {entry.key}"))
+        where = f"run {run_id}, {entry.key}"
+        value = plain(vault.open(entry.payload, where), where)
     return HistoryEntry(
         seq=entry.seq,
         key=entry.key,

@@ -26,6 +26,7 @@ _NEVER = 2**62  # no change of a run has this number
 _BATCH = 100  # runs claimed in one transaction
 _AT_ONCE = 10  # bodies loaded in one turn of the loop
 _SUSPECT = 2  # deaths in a row after which a run is driven beside no other of its kind
+_LATER = 10_000_000  # microseconds after which a run that is due and cannot be claimed is tried again
 _CLOSE_GRACE = 5.0  # seconds that cancelled steps may take to go when the engine is closed
 
 
@@ -79,6 +80,8 @@ class Worker:
         self._due_alarm: tuple[int, Alarm] | None = None
         self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
+        self._looked_until = 0
+        """The time of the last claim: what was due by then was claimed, if it can be."""
         self._reserved = 0
         """For how many bodies room is kept."""
         self._heard = 0
@@ -513,6 +516,7 @@ class Worker:
 
     async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
         journal, now = self._around.journal, self._around.clock.now()
+        self._looked_until = now
         return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects)
 
     async def _load_claimed(self, claimed: list[Claimed]) -> None:
@@ -532,7 +536,7 @@ class Worker:
     async def _note_next_due(self) -> None:
         due = await self._around.journal.next_due(self._workflows.keys())
         if due is not None and not (self._closed or self._standing_down):
-            self._ring_at(due)
+            self._ring_at(due if due > self._looked_until else self._looked_until + _LATER)
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None

@@ -20,6 +20,7 @@ from ._care import absolute, duration_option, prune_runs, stats_of
 from ._clock import Clock, SystemClock, microseconds
 from ._codec import Codec, Vault
 from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, outside_runs, scope
+from ._findings import Verification
 from ._front import Front
 from ._handle import DeadLetter, Run, point_name
 from ._ids import check_name, new_id
@@ -482,6 +483,28 @@ class Engine:
         return self._sqlite.connect()
 
     # Care ------------------------------------------------------------------------------------------------------------
+
+    async def verify(self, *, accept: bool | Collection[str] = False) -> Verification:
+        """Hold the whole journal against its checksums, beside whatever else goes on; it changes nothing.
+
+        Each run is looked at in one short read, and SQLite's own check of the file is a read of its own. An engine with
+        `drive=False` can do it too.
+
+        Args:
+            accept: Take what is stored of the runs with these ids for right from now on, damaged as it is. With True, of all
+                runs, and forget that the journal went back. What was found is given all the same.
+
+        Raises:
+            UnknownRun: One of the ids is of no run.
+            JournalDamaged: The journal is so damaged that it cannot even be looked at.
+        """
+        not_in_body("engine.verify()")
+        ids = [accept] if isinstance(accept, str) else accept
+        if not isinstance(ids, bool):
+            for run_id in ids:
+                await self._front.row(run_id)
+        self._front.open()
+        return await self._file().verify(ids)
 
     async def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Copy the journal into one file, while it goes on being used.

@@ -36,6 +36,7 @@ DurableError
     ├── NotAJournal               the file is something else; it was not touched
     ├── JournalTooNew             written by a newer version of this library
     ├── JournalMismatch           this engine's options do not fit the journal
+    ├── JournalDamaged            what is stored is not what was written
     ├── JournalGone               its files were moved, replaced or deleted while it was open
     ├── StorageStalled            the storage did not answer in the stated time
     └── LeaseLost                 another worker drives this run by now
@@ -59,6 +60,7 @@ __all__ = [
     "EngineClosed",
     "ErrorRecord",
     "InvalidName",
+    "JournalDamaged",
     "JournalError",
     "JournalGone",
     "JournalMismatch",
@@ -332,6 +334,10 @@ class JournalTooNew(JournalError):
 
 class JournalMismatch(JournalError):
     """The engine's options do not fit this journal."""
+
+
+class JournalDamaged(JournalError):
+    """What is stored is not what was written, or cannot be read at all: `engine.verify()` names what."""
 
 
 class JournalGone(JournalError):

@@ -159,7 +159,7 @@ def _belongs(target: Path, journal: Path) -> bool:
     return (
         target.parent.samefile(journal.parent)
         and target.name.startswith(journal.name)
-        and (name in {"", "-wal", "-shm", "-journal"} or name.startswith("-worker-"))
+        and (name in {"", "-wal", "-shm", "-journal", "-mark"} or name.startswith("-worker-"))
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ..errors import JournalError, NotAJournal
 from .authorizer import Beside
-from .faults import translate
+from .faults import STORAGE_ERRORS, translate
 from .migrate import Migration, migrate
 from .mounts import find_network
 
@@ -73,7 +73,7 @@ def inspect(path: str, failpoint: Callable[[str], None], *, network: bool = Fals
         raise JournalError(
             f"{path} cannot be opened ({error.strerror}): see that its folder is there and may be written"
         ) from error
-    except sqlite3.Error as error:
+    except STORAGE_ERRORS as error:
         raise translate(error, path=path) from error
 
 

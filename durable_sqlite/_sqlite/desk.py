@@ -50,13 +50,13 @@ class Desk(Tables):
     def touch(self, name: str, parameters: Mapping[str, object]) -> int:
         """The number of runs that were written; each of them has the number of this transaction then."""
         if not self.tick:
-            ((self.tick,),) = self.all("tick", {})
+            (self.tick,) = self.one("tick", {})
         return self.change(name, {**parameters, "tick": self.tick})
 
     def touching(self, name: str, parameters: Mapping[str, object]) -> list[Row]:
         """What is to be known of the runs that were written, as `touch` writes them."""
         if not self.tick:
-            ((self.tick,),) = self.all("tick", {})
+            (self.tick,) = self.one("tick", {})
         return self.all(name, {**parameters, "tick": self.tick})
 
     def holds(self, hold: Hold) -> bool:

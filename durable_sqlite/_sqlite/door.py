@@ -7,26 +7,30 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from ..errors import EngineClosed, JournalError, JournalMismatch, UsageError, again
+from ..errors import EngineClosed, JournalDamaged, JournalError, JournalMismatch, UsageError, again
 from ..journal import Lease
-from . import connect, driving, migrate, queries, statements, user_schema
+from . import connect, driving, migrate, queries, statements, sums, user_schema
 from .backup import Copier
 from .checkpoints import WAL_ALARM_BYTES
 from .desk import Desk
 from .estate import Estate, settle
-from .faults import Fault, fault_of, translate
+from .faults import STORAGE_ERRORS, Fault, fault_of, translate
+from .files import Files
 from .link import BUSY_SECONDS, Guardian, JobConnection, Link, aside
+from .mark import Mark, mark_file
+from .past import compare
 from .patience import LOGGER, Patience, Pauses
 from .reader import Reader, ReaderSettings
 from .rows import Tables
 from .transactions import Bench, Given
+from .verify import Hop, remember_schema
 from .vigil import Vigil, VigilSettings
 from .writer import Settings, Writer
 
@@ -135,14 +139,14 @@ class Door:
         try:
             await writer.link.open()
             writer.me = await self._patiently(
-                lambda: writer.link.run(lambda connection: self._prepare(connection, name, at))
+                lambda: writer.link.run(lambda connection: self._prepare(writer, connection, name, at))
             )
             writer.witness()
             await self._open_reader(writer)
         except BaseException as error:
             writer.finish()
             await self._let_go()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, STORAGE_ERRORS):
                 raise translate(error, path=self.path) from error
             raise
         self._guardian = Guardian(self._abandon)
@@ -201,6 +205,18 @@ class Door:
     async def _inspect(self) -> None:
         await aside(partial(connect.inspect, self.path, self._failpoint or _nothing, network=self._network))
 
+    def _open_mark(self) -> Mark | None:
+        """The mark beside the journal, but for a journal in memory. The journal is opened without it where it must."""
+        if self._is_in_memory:
+            return None
+        try:
+            return Mark(mark_file(self.path))
+        except OSError as error:
+            LOGGER.warning(
+                "%s cannot be opened (%s): commits that get lost may not be noticed", mark_file(self.path), error
+            )
+            return None
+
     def _settings(self) -> Settings:
         return Settings(
             path=self.path,
@@ -225,6 +241,7 @@ class Door:
         """Make a connection the writer's; once, because this throws away what it has prepared."""
         connect.configure(connection, synchronous=self._synchronous)
         self._bench.take(connection)
+        sums.arm(connection)
 
     @property
     def _is_in_memory(self) -> bool:
@@ -233,7 +250,7 @@ class Door:
     def _address(self, mode: str = "rw") -> str:
         return connect.MEMORY if self._is_in_memory else connect.uri(self.path, f"mode={mode}")
 
-    def _prepare(self, connection: sqlite3.Connection, name: str, at: int) -> int:
+    def _prepare(self, writer: Writer, connection: sqlite3.Connection, name: str, at: int) -> int:
         """Bring the file up to date and enrol; the worker's number."""
         known = migrate.read(migrate.find())
         failpoint = self._failpoint or _nothing
@@ -241,14 +258,27 @@ class Door:
         self._bench.take(connection)
         if self._schema is not None:
             user_schema.apply(connection, user_schema.read(self._schema), self._bench, self._sql, at)
+        tables = Tables(connection, self._sql)
+        sums.fill(tables)
+        sums.arm(connection)
+        mark = writer.mark = writer.mark or self._open_mark()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            self._check_codec(Tables(connection, self._sql))
+            self._check_codec(tables)
             number = self._enrol(connection, name, at)
+            remember_schema(tables)
+            identity, told = compare(tables, mark, name, at)
             connection.execute("COMMIT")
+        except (TypeError, ValueError) as error:
+            connection.rollback()
+            raise JournalDamaged(f"what {self.path} keeps of itself is damaged ({error}): restore a backup") from error
         except BaseException:
             connection.rollback()
             raise
+        if mark is not None:
+            mark.take(identity, number)
+        for what in told:
+            LOGGER.error("%s: %s", self.path, what)
         return number
 
     def _enrol(self, connection: sqlite3.Connection, name: str, at: int) -> int:
@@ -274,14 +304,19 @@ class Door:
         connection.execute("BEGIN IMMEDIATE")
         try:
             ((number,),) = connection.execute(self._sql["enrolled"], {"name": name}).fetchall() or ((None,),)
+            tables = Desk(connection, self._sql, writer.me, fenced=False)
             if number is None:  # else an earlier try of this landed, though its COMMIT failed
-                driving.release(Desk(connection, self._sql, writer.me, fenced=False), at)
+                driving.release(tables, at)
                 number = self._enrol(connection, name, at)
+            ((identity,),) = tables.all("meta_value", {"name": "identity"})
+            tables.change("sign_workers", {"identity": identity})
             connection.execute("COMMIT")
         except BaseException:
             connection.rollback()
             raise
         writer.me, writer.commits = number, 0
+        if writer.mark is not None:
+            writer.mark.take(identity, number)
 
     def _check_codec(self, tables: Tables) -> None:
         tables.change("meta_keep", {"name": "codec", "value": self._codec})
@@ -307,22 +342,24 @@ class Door:
         return connection
 
     async def _open_reader(self, writer: Writer) -> None:
-        if writer.files is None:
-            return
-        reader = self._reader = Reader(
+        if writer.files is not None:
+            reader = self._reader = self._new_reader(writer, writer.files)
+            await reader.open()
+            await self._patiently(reader.begin)
+
+    def _new_reader(self, writer: Writer, files: Files) -> Reader:
+        return Reader(
             ReaderSettings(
                 path=self.path,
                 sql=self._sql,
                 new_link=lambda: self._new_link(mode="ro"),
                 configure=partial(connect.configure, synchronous=self._synchronous, readonly=True),
-                files=writer.files,
+                files=files,
                 pauses=self._pauses,
                 patience=self._patience,
                 missing=writer.look_at_files,
             )
         )
-        await reader.open()
-        await self._patiently(reader.begin)
 
     async def _patiently(self, hop: Callable[[], Awaitable[T]]) -> T:
         """Try again for as long as another process holds the lock."""
@@ -364,7 +401,7 @@ class Door:
         for link in reversed(self._links()):
             link.stop()
             await link.ended()
-        self._dismiss()
+        self._shut(self._writer)
 
     async def _leave_alone(self) -> None:
         """Close without touching the files, which are others' by now."""
@@ -374,7 +411,7 @@ class Door:
                 await link.close()
             except sqlite3.Error as error:
                 LOGGER.warning("a connection to %s could not be closed: %s", self.path, error)
-        self._dismiss()
+        self._shut(self._writer)
 
     def _links(self) -> list[Link]:
         """The connections; the writer's closes last where all is well, and puts the files away."""
@@ -388,6 +425,11 @@ class Door:
         self._copier.stop()
         for link in self._links():
             link.abandon()
+
+    def _shut(self, writer: Writer | None) -> None:
+        if writer is not None and writer.mark is not None:
+            writer.mark.close()
+        self._dismiss()
 
     def _dismiss(self) -> None:
         if self._vigil is not None:
@@ -425,7 +467,7 @@ class Door:
                 await link.close()
             except sqlite3.Error as error:
                 LOGGER.warning("a connection to %s could not be closed: %s", self.path, error)
-        self._dismiss()
+        self._shut(writer)
 
     def stop(self) -> None:
         """Let go without waiting, as the end of the program does: what is queued is still committed."""
@@ -462,6 +504,21 @@ class Door:
         if self._writer is None:
             raise EngineClosed(f"the journal {self.path} is not open")
         return self._writer
+
+    @asynccontextmanager
+    async def _aside(self) -> AsyncGenerator[Hop]:
+        """A way to look that holds up nobody: on a connection of its own, where there can be one."""
+        writer = self._open_writer()
+        if writer.files is None:
+            yield partial(self._read, patient=False)
+            return
+        reader = self._new_reader(writer, writer.files)
+        try:
+            await reader.open()
+            await self._patiently(reader.begin)
+            yield partial(reader.read, patient=False)
+        finally:
+            await reader.link.close()
 
     async def _read(self, look: queries.Look[T], *, patient: bool = True) -> T:
         """Look at one state of the journal; `patient` is who waits for as long as the storage is in trouble."""

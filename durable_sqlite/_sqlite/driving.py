@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -21,11 +22,13 @@ from .._records import (
     Suspension,
     Wait,
 )
-from ..errors import LeaseLost
+from ..errors import JournalDamaged, LeaseLost
 from .desk import Desk, Held
+from .faults import STORAGE_ERRORS, Fault, fault_of
+from .patience import LOGGER
 from .rows import Row, request_of
 
-__all__ = ["claim", "end", "give_back", "leave", "reclaim", "release", "suspend", "take_over"]
+__all__ = ["claim", "end", "give_back", "leave", "quarantine", "reclaim", "release", "suspend", "take_over"]
 
 
 def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool) -> list[Claimed]:
@@ -37,7 +40,8 @@ def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspe
         ready += desk.all("claim_suspect", asked)
     else:
         ready += desk.all("claim_pending", asked) + desk.all("claim_due", asked)
-    return [_take(desk, no, now) for no in _in_turn(ready, limit)]
+    taken = [_take(desk, no, now) for no in _in_turn(ready, limit)]
+    return [claimed for claimed in taken if claimed is not None]
 
 
 def _in_turn(ready: list[Row], limit: int) -> list[int]:
@@ -50,10 +54,35 @@ def _in_turn(ready: list[Row], limit: int) -> list[int]:
     return [no for _due, no in sorted((due, no) for _place, due, no in sorted(places)[:limit])]
 
 
-def _take(desk: Desk, no: int, now: int) -> Claimed:
-    desk.touch("take", {"run": no, "me": desk.me, "at": now})
-    row = desk.run(no)
+def _take(desk: Desk, no: int, now: int) -> Claimed | None:
+    """Take a run; None where that cannot be done, because the run is damaged: its neighbours are taken all the same."""
+    try:
+        if not desk.touch("take", {"run": no, "me": desk.me, "at": now}):
+            LOGGER.error("an index of the journal is damaged: it names run number %d as ready, and it is not", no)
+            return None
+        row = desk.run(no)
+    except (*STORAGE_ERRORS, JournalDamaged) as error:
+        quarantine(desk, no, error, now)
+        return None
     return Claimed(row, Hold(no, row.epoch))
+
+
+def quarantine(desk: Desk, no: int, error: sqlite3.Error | UnicodeDecodeError | JournalDamaged, at: int) -> None:
+    """Keep a run that cannot be read or written from those who look for runs.
+
+    Raises:
+        sqlite3.Error: The storage is in trouble, and the run is not to blame.
+    """
+    if isinstance(error, STORAGE_ERRORS) and fault_of(error) is not Fault.REFUSED:
+        raise error
+    try:
+        parked = desk.touch("quarantine", {"run": no, "reason": Reason.DAMAGED, "at": at})
+    except STORAGE_ERRORS as worse:
+        if fault_of(worse) is not Fault.REFUSED:
+            raise
+        parked = 0
+    fate = "is parked" if parked else "cannot even be parked"
+    LOGGER.error("run number %d is damaged and %s (%s): `engine.verify()` names all that is damaged", no, fate, error)
 
 
 def reclaim(desk: Desk, hold: Hold, at: int) -> News | LeaseLost:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from enum import Enum, auto
 
-from ..errors import JournalError, JournalGone, NotAJournal
+from ..errors import JournalDamaged, JournalError, JournalGone, NotAJournal
 
 __all__ = [
     "Fault",
@@ -18,6 +18,7 @@ __all__ = [
     "is_full",
     "is_interrupt",
     "is_of_the_connection",
+    "is_unreadable",
     "name_of",
     "translate",
 ]
@@ -40,6 +41,9 @@ _OF_THE_CONNECTION = frozenset(
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+
+STORAGE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises: the second where SQLite quotes a damaged text in its message."""
 
 _LOCKED = (
     "another connection holds the lock of {path}",
@@ -125,6 +129,12 @@ def is_damage(error: sqlite3.Error) -> bool:
     return _code(error) in _DAMAGE and extended != sqlite3.SQLITE_CORRUPT_VTAB
 
 
+def is_unreadable(error: BaseException) -> bool:
+    """Whether bytes that should be text are none: the module says so itself, and has no code for it."""
+    unread = isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+    return unread or isinstance(error, UnicodeDecodeError)
+
+
 def is_of_the_connection(error: BaseException) -> bool:
     """Whether a fresh connection may get on where this one does not.
 
@@ -150,14 +160,16 @@ def fault_of(error: BaseException) -> Fault:
 
 def translate(error: BaseException, *, path: str) -> BaseException:
     """The error of this library that says what a storage error means, and what to do; other errors as they are."""
-    if not isinstance(error, sqlite3.Error):
+    if not isinstance(error, STORAGE_ERRORS):
         return error
     said = f"{name_of(error)}: {error}"
     match _code(error):
         case sqlite3.SQLITE_NOTADB:
             told: JournalError = NotAJournal(f"{path} is not an SQLite database; it was not touched")
         case sqlite3.SQLITE_CORRUPT:
-            told = JournalError(f"{path} is damaged ({said}); restore a backup")
+            told = JournalDamaged(f"{path} is damaged ({said}): restore a backup")
+        case _ if is_unreadable(error):
+            told = JournalDamaged(f"{path} is damaged ({error}): restore a backup")
         case sqlite3.SQLITE_CONSTRAINT:
             told = JournalError(f"the journal refused the write, nothing changed ({said})")
         case code:

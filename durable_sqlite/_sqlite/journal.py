@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
+from .._findings import Verification
 from .._records import (
     Answered,
     Claimed,
@@ -42,7 +43,7 @@ from .._records import (
     WorkerRow,
 )
 from .._tables import Effect, Undone, Work
-from . import clients, control, driving, queries, recording, reviving, transactions
+from . import clients, control, driving, queries, recording, reviving, transactions, verify
 from .care import Care
 from .pruning import prune
 
@@ -226,6 +227,16 @@ class SqliteJournal(Care):
         return self._submit(
             lambda desk: driving.take_over(desk, dead, max_recoveries, parked_result, at, if_still=still)
         )
+
+    # Care ------------------------------------------------------------------------------------------------------------
+
+    async def verify(self, runs: bool | Collection[str]) -> Verification:  # noqa: FBT001 - all, none, or these
+        """Hold the journal against its checksums; then take what is stored of these runs for right, or of all."""
+        async with self._aside() as look:
+            found = await verify.verify(look)
+        if runs:
+            await self._submit(lambda desk: verify.accept(desk, runs), drives=False)
+        return found
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

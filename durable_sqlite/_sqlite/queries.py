@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,7 +22,10 @@ from .._records import (
     Wait,
     WorkerRow,
 )
-from .rows import Tables, entry_of, message_of, question_of, request_of, wait_of, worker_of
+from ..errors import JournalDamaged
+from .faults import STORAGE_ERRORS, Fault, fault_of
+from .rows import Tables, entry_of, message_of, question_of, readable, request_of, wait_of, worker_of
+from .sums import DRIVEN, MAIL, RUN, Part, forgiving, misfits
 
 __all__ = [
     "Look",
@@ -49,6 +52,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_MANY = 3
+"""How many damages of a run are named in one sentence."""
 
 Look = Callable[[Tables], T]
 
@@ -91,7 +97,10 @@ def compose(tables: Tables, query: RunQuery) -> tuple[str, dict[str, object]]:
 def run(tables: Tables, run_id: str) -> RunRow | None:
     """The run of this id, or None."""
     found = tables.runs(tables.sql["where_id"], {"id": run_id})
-    return found[0] if found else None
+    if not found:
+        return None
+    unfit, _ = misfits(tables, found[0].no, [RUN])
+    return replace(found[0], damage=unfit[0].what) if unfit else found[0]
 
 
 def runs(tables: Tables, query: RunQuery) -> list[RunRow]:
@@ -129,11 +138,27 @@ def changes(tables: Tables, query: RunQuery, since: int) -> list[RunRow]:
 
 def entries(tables: Tables, number: int) -> list[Entry]:
     """All entries of a run by their order."""
-    return [entry_of(row) for row in tables.all("entries", {"run": number})]
+    return [readable(entry_of, row) for row in tables.all("entries", {"run": number})]
 
 
 def memory(tables: Tables, number: int) -> Memory:
-    """All that is known of what a run has done and waits for."""
+    """All that is known of what a run has done and waits for; where that is not what was written, as far as it can be read."""
+    unfit, _ = misfits(tables, number, DRIVEN)
+    if not unfit:
+        return _memory(tables, number)
+    damage = "; ".join(each.what for each in unfit[:_MANY]) + (
+        f"; and {len(unfit) - _MANY} more" * (len(unfit) > _MANY)
+    )
+    try:
+        with forgiving(tables.connection):
+            return replace(_memory(tables, number), damage=damage)
+    except (*STORAGE_ERRORS, JournalDamaged) as error:
+        if isinstance(error, STORAGE_ERRORS) and fault_of(error) is not Fault.REFUSED:
+            raise
+        return Memory(damage=damage)
+
+
+def _memory(tables: Tables, number: int) -> Memory:
     attempts = [FailedAttempt(*row) for row in tables.all("attempts", {"run": number})]
     intents = [Intent(*row) for row in tables.all("intents", {"run": number})]
     messages = [message_of(row) for row in tables.all("messages", {"run": number})]
@@ -147,7 +172,18 @@ def mail(tables: Tables, number: int, awaited: Collection[str]) -> Mail:
     messages = [message_of(row) for row in tables.all("waiting_messages", {"run": number})]
     answers = [question_of(row) for row in tables.all("fresh_answers", {"run": number})]
     ended = tables.runs(tables.sql["where_ended"], {"ids": json.dumps(sorted(awaited))}) if awaited else []
+    # A body is given nothing that is not what was written.
+    if messages or answers:
+        _see_that_it_fits(tables, number, MAIL)
+    for row in ended:
+        _see_that_it_fits(tables, row.no, [RUN])
     return Mail(messages, answers, ended)
+
+
+def _see_that_it_fits(tables: Tables, number: int, parts: Sequence[Part]) -> None:
+    unfit, _ = misfits(tables, number, parts)
+    if unfit:
+        raise JournalDamaged(f"run number {number}: {unfit[0].what}. `engine.verify()` names all that is damaged")
 
 
 def compose_questions(tables: Tables, query: QuestionQuery) -> tuple[str, dict[str, object]]:
@@ -192,7 +228,7 @@ def pulse(tables: Tables) -> int:
 
 def waits(tables: Tables, number: int) -> list[Wait]:
     """What a run waits for, or waited for."""
-    return [wait_of(row) for row in tables.all("waits", {"run": number})]
+    return [readable(wait_of, row) for row in tables.all("waits", {"run": number})]
 
 
 def ready(tables: Tables, workflows: Collection[str], now: int) -> bool:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ..errors import JournalGone, StorageStalled
 from . import queries
-from .faults import Fault, fault_of, is_of_the_connection, translate
+from .faults import STORAGE_ERRORS, Fault, fault_of, is_of_the_connection, translate
 from .files import Files
 from .link import Link
 from .patience import LOGGER, Patience, Pauses
@@ -97,7 +97,7 @@ class Reader:
                 await self._settings.missing()
                 trouble: Exception = error
                 fault = Fault.STALLED
-            except (sqlite3.Error, OSError) as error:
+            except (*STORAGE_ERRORS, OSError) as error:
                 trouble, fault = error, fault_of(error)
                 if fault is Fault.REFUSED:
                     raise translate(error, path=self._settings.path) from error

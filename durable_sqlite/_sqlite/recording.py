@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .._records import CANCEL_KEY, Entry, FailedAttempt, Hold, Intent, Kind, NewQuestion, Report
 from ..errors import JournalError, LeaseLost
 from .desk import Desk
+from .sums import of_entry
 
 __all__ = [
     "amend",
@@ -42,6 +43,7 @@ def record(desk: Desk, hold: Hold, entry: Entry, takes: Sequence[int] = ()) -> L
             "attempts": entry.attempts,
             "removed": entry.removed,
             "payload": entry.payload,
+            "checksum": of_entry(hold.run, entry),
             "run": hold.run,
             "me": desk.me,
             "epoch": hold.epoch,

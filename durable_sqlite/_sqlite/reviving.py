@@ -167,7 +167,9 @@ def settle(desk: Desk, run_id: str, how: Settlement) -> RunRow | UnknownRun | Wr
         desk.change("decide_retry", again)
         desk.change("forget_intent", {"run": run.no, "key": how.key})
     else:
+        (seq,) = desk.one("next_seq", {"run": run.no})
         decision = {
+            "seq": seq,
             "name": name,
             "digest": digest,
             "asked": asked,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .._records import Entry, Kind, Message, Outcome, Question, Request, RunRow, State, Wait, WorkerRow
+from ..errors import JournalDamaged
 
 __all__ = [
     "Row",
@@ -16,11 +17,14 @@ __all__ = [
     "entry_of",
     "message_of",
     "question_of",
+    "readable",
     "request_of",
     "run_of",
     "wait_of",
     "worker_of",
 ]
+
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
@@ -41,6 +45,17 @@ class Tables:
         rows = self.all(name, parameters)
         return rows[0] if rows else None
 
+    def one(self, name: str, parameters: Mapping[str, object]) -> Row:
+        """The row that is always there.
+
+        Raises:
+            JournalDamaged: It is not.
+        """
+        row = self.first(name, parameters)
+        if row is None:
+            raise JournalDamaged(f"a row of the journal's own is missing ({name}): restore a backup")
+        return row
+
     def change(self, name: str, parameters: Mapping[str, object]) -> int:
         """The number of rows that were written."""
         return self.connection.execute(self.sql[name], parameters).rowcount
@@ -48,12 +63,33 @@ class Tables:
     def runs(self, clauses: str, parameters: Mapping[str, object]) -> list[RunRow]:
         """The runs that `clauses` pick, with their tags."""
         rows = self.connection.execute(f"{self.sql['run_select']}\n{clauses}", parameters).fetchall()
-        return [run_of(row, dict(self.all("tags", {"run": row[0]}))) for row in rows]
+        return [readable(run_of, row, dict(self.all("tags", {"run": row[0]}))) for row in rows]
 
     def run(self, no: int) -> RunRow:
-        """The run of this number, which exists."""
-        (row,) = self.runs(self.sql["where_no"], {"no": no})
-        return row
+        """The run of this number, which exists.
+
+        Raises:
+            JournalDamaged: It does not, or cannot be read.
+        """
+        found = self.runs(self.sql["where_no"], {"no": no})
+        if not found:
+            raise JournalDamaged(f"run number {no} is named by an index and is not there: restore a backup")
+        return found[0]
+
+
+def readable(read: Callable[..., T], row: Row, *more: Any) -> T:
+    """What is made of a row.
+
+    Raises:
+        JournalDamaged: It holds what was never written there.
+    """
+    try:
+        return read(row, *more)
+    except (ValueError, TypeError) as error:
+        raise JournalDamaged(
+            f"the row of {row[1]!r} (number {row[0]!r}) is damaged ({error}): `engine.verify()` names all that is; restore a "
+            "backup"
+        ) from error
 
 
 def run_of(row: Row, tags: Mapping[str, str]) -> RunRow:

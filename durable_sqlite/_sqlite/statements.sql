@@ -10,6 +10,13 @@ INSERT INTO durable_meta (name, value) VALUES (:name, :value) ON CONFLICT (name)
 -- name: meta_value
 SELECT value FROM durable_meta WHERE name = :name;
 
+-- What the journal as a whole has agreed on anew.
+-- name: meta_set
+INSERT INTO durable_meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: meta_forget
+DELETE FROM durable_meta WHERE name = :name;
+
 -- The worker's number is what a run's owner refers to.
 -- name: enrol
 INSERT INTO durable_workers (name, pid, started_at, host, lease) VALUES (:name, :pid, :at, :host, :lease);
@@ -18,9 +25,32 @@ INSERT INTO durable_workers (name, pid, started_at, host, lease) VALUES (:name, 
 -- name: enrolled
 SELECT no FROM durable_workers WHERE name = :name;
 
--- Once a batch: matches no row where the worker is fenced or struck off, and tells later whether the batch landed.
+-- The identities that the rows bear which are written all the time.
+-- name: signed
+SELECT journal FROM durable_ticks WHERE journal <> '' UNION SELECT journal FROM durable_workers WHERE journal <> '';
+
+-- name: sign_workers
+UPDATE durable_workers SET journal = :identity WHERE journal <> :identity;
+
+-- name: sign_ticks
+UPDATE durable_ticks SET journal = :identity WHERE journal <> :identity;
+
+-- Once a batch: matches no row where the worker is fenced or struck off, and tells later whether the batch landed. The
+-- number that it gives is the commit's own, over all workers.
 -- name: bump
-UPDATE durable_workers SET batch = batch + 1 WHERE no = :me AND NOT fenced;
+UPDATE durable_workers SET
+    batch = batch + 1,
+    latest = 1 + max((SELECT max(latest) FROM durable_workers), (SELECT commits FROM durable_ticks))
+WHERE no = :me AND NOT fenced
+RETURNING latest;
+
+-- The number of the last commit.
+-- name: last_commit
+SELECT max(commits, (SELECT coalesce(max(latest), 0) FROM durable_workers)) FROM durable_ticks;
+
+-- After commits were lost, the next one has a number that none of them had.
+-- name: go_on_from
+UPDATE durable_ticks SET commits = :commits;
 
 -- No row where the worker was struck off. Who holds no run has nothing to renew.
 -- name: lease
@@ -426,13 +456,13 @@ JOIN durable_runs AS r ON r.no IN (
     WHERE p.workflow = w.value AND p.state = 'pending' AND p.deaths >= 2
     ORDER BY p.updated_at, p.no LIMIT 1);
 
--- The write lock is held since the look, so nobody was faster. A paused run whose deadline has come is not to be paused
+-- The write lock is held since the look, so nobody was faster: where it matches no row, an index is damaged. A paused run whose deadline has come is not to be paused
 -- any more: it is to end.
 -- name: take
 UPDATE durable_runs SET
     state = 'running', owner = :me, epoch = epoch + 1, due_at = NULL,
     pause_at = NULL, pause_reason = NULL, pause_by = NULL, updated_at = :at, changed = :tick
-WHERE no = :run;
+WHERE no = :run AND (state = 'pending' OR (state IN ('suspended', 'paused') AND due_at <= :at));
 
 -- The same epoch means that nobody has driven it since; pending means that news came for it. One that was paused in this
 -- very moment is still to be paused, unless its deadline has come.
@@ -453,10 +483,10 @@ RETURNING
 -- One row a step. The hold is checked in the same statement: no row, no right.
 -- name: record
 INSERT INTO durable_entries (
-    run, key, seq, kind, name, digest, outcome, asked, started_at, recorded_at, attempts, removed, payload
+    run, key, seq, kind, name, digest, outcome, asked, started_at, recorded_at, attempts, removed, payload, checksum
 )
 SELECT
-    no, :key, :seq, :kind, :name, :digest, :outcome, :asked, :started_at, :at, :attempts, :removed, :payload
+    no, :key, :seq, :kind, :name, :digest, :outcome, :asked, :started_at, :at, :attempts, :removed, :payload, :checksum
 FROM durable_runs WHERE no = :run AND owner = :me AND epoch = :epoch;
 
 -- name: intend
@@ -471,12 +501,17 @@ WHERE run = :run AND key = :key
     AND NOT EXISTS (SELECT 1 FROM durable_entries AS entries
         WHERE entries.run = intents.run AND entries.key = intents.key);
 
+-- name: next_seq
+SELECT coalesce(max(seq), 0) + 1 FROM durable_entries WHERE run = :run;
+
 -- The decision takes the next place in the run's order.
 -- name: decide_value
 INSERT INTO durable_entries (
-    run, key, seq, kind, name, digest, outcome, asked, started_at, recorded_at, attempts, removed, decided_by, payload)
-SELECT :run, :key, coalesce(max(seq), 0) + 1, 'step', :name, :digest, 'value', :asked, :began, :at, 1, 0, :by, :payload
-FROM durable_entries WHERE run = :run;
+    run, key, seq, kind, name, digest, outcome, asked, started_at, recorded_at, attempts, removed, decided_by, payload,
+    checksum)
+VALUES (
+    :run, :key, :seq, 'step', :name, :digest, 'value', :asked, :began, :at, 1, 0, :by, :payload,
+    durable_sum('entry', :run, :key, :seq, 'step', :name, 'value', :asked, :began, :at, 1, 0, :by, :digest, :payload));
 
 -- name: decide_retry
 INSERT INTO durable_attempts (run, key, number, started_at, ended_at, next_at, error)
@@ -508,11 +543,15 @@ SELECT 1 FROM durable_runs WHERE no = :run AND owner = :me AND epoch = :epoch;
 
 -- A person accepted that this call is made differently now.
 -- name: amend
-UPDATE durable_entries SET name = :name, digest = :digest WHERE run = :run AND key = :key;
+UPDATE durable_entries SET name = :name, digest = :digest, checksum = durable_sum('entry',
+    run, key, seq, kind, :name, outcome, asked, started_at, recorded_at, attempts, removed, decided_by, :digest, payload)
+WHERE run = :run AND key = :key;
 
 -- A person accepted that this call is no longer made; the fact that it was made stays.
 -- name: remove
-UPDATE durable_entries SET removed = 1 WHERE run = :run AND key = :key;
+UPDATE durable_entries SET removed = 1, checksum = durable_sum('entry',
+    run, key, seq, kind, name, outcome, asked, started_at, recorded_at, attempts, 1, decided_by, digest, payload)
+WHERE run = :run AND key = :key;
 
 -- name: settle_changes
 UPDATE durable_runs SET accept_changes = 0, changed = :tick WHERE no = :run AND owner = :me AND epoch = :epoch;
@@ -622,6 +661,14 @@ UPDATE durable_runs SET
     updated_at = :at, changed = :tick
 WHERE no = :run;
 
+-- What cannot be taken to be driven is kept from those who look for runs. There is no error to be stored: only the code that
+-- knows the codec could write one.
+-- name: quarantine
+UPDATE durable_runs SET
+    state = 'parked', reason = :reason, result = NULL, ended_at = :at, due_at = NULL, owner = NULL, interrupted = 1,
+    pause_at = NULL, pause_reason = NULL, pause_by = NULL, updated_at = :at, changed = :tick
+WHERE no = :run;
+
 -- For the message of a refused write only.
 -- name: whose
 SELECT id, state, owner, epoch FROM durable_runs WHERE no = :run;
@@ -710,6 +757,30 @@ SELECT name, value FROM durable_run_tags WHERE run = :run ORDER BY name;
 -- name: entries
 SELECT seq, key, kind, name, digest, outcome, payload, asked, started_at, recorded_at, attempts, removed, decided_by
 FROM durable_entries WHERE run = :run ORDER BY seq;
+
+-- What all rows of a run should come to.
+-- name: sums
+SELECT part, number, checksum FROM durable_sums WHERE run = :run;
+
+-- The next runs by number. Of those that are lost, the sums know.
+-- name: numbers
+SELECT no FROM durable_runs WHERE no > :after ORDER BY no LIMIT :limit;
+
+-- name: numbers_summed
+SELECT DISTINCT run FROM durable_sums WHERE run > :after ORDER BY run LIMIT :limit;
+
+-- name: id_of
+SELECT id FROM durable_runs WHERE no = :run;
+
+-- name: number_of
+SELECT no FROM durable_runs WHERE id = :id;
+
+-- What the journal's own tables look like.
+-- name: own_shape
+SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE substr(lower(name), 1, 8) = 'durable_' ORDER BY type, name;
+
+-- name: own_tables
+SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(lower(name), 1, 8) = 'durable_' ORDER BY name;
 
 -- name: attempts
 SELECT key, number, started_at, ended_at, next_at, error FROM durable_attempts WHERE run = :run ORDER BY key, number;

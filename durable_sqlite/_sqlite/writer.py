@@ -25,6 +25,7 @@ from .desk import Desk
 from .faults import Fault, fault_of, is_of_the_connection, translate
 from .files import Files
 from .link import Link, aside
+from .mark import Mark
 from .meter import Meter
 from .patience import LOGGER, Patience, Pauses
 from .transactions import BatchUndone, Bench, Given, given
@@ -137,6 +138,8 @@ class Writer:
         self.link = settings.new_link(self._farewell)
         self.me = 0
         self.meter = Meter()
+        self.mark: Mark | None = None
+        """Where the number of each commit is noted."""
         # Shared with the thread; deques, because their ends may be used from both sides.
         self._queue: deque[_Operation] = deque()
         self._done: deque[tuple[_Operation, Any]] = deque()
@@ -524,7 +527,8 @@ class Writer:
         began = self._settings.bench.now()
         try:
             connection.execute("BEGIN IMMEDIATE")
-            fenced = connection.execute(self._settings.sql["bump"], {"me": self.me}).rowcount == 0
+            bumped = connection.execute(self._settings.sql["bump"], {"me": self.me}).fetchall()
+            fenced = not bumped
             desk = Desk(connection, self._settings.sql, self.me, fenced)
             for operation in group:
                 refused = fenced and operation.drives
@@ -556,6 +560,8 @@ class Writer:
             return obstacle
         self.commits += not fenced
         self.meter.note(took, len(group))
+        if self.mark is not None and bumped:
+            self.mark.write(bumped[0][0])
         self._finish(list(zip(group, answers, strict=True)))
         return None
 

@@ -203,7 +203,7 @@ async def main():
                 "engine.dead_letters": engine.dead_letters, "engine.redrive": engine.redrive,
                 "engine.resume": lambda: engine.resume(run.id), "engine.connect": engine.connect,
                 "engine.backup": lambda: engine.backup(f"{path}.copy"), "engine.prune": lambda: engine.prune(0),
-                "engine.stats": engine.stats,
+                "engine.stats": engine.stats, "engine.verify": engine.verify,
                 "engine.transact": lambda: engine.transact(lambda tx: None),
                 "engine.transact of a transaction": lambda: engine.transact(book),
                 "run.result": run.result, "await run": lambda: run, "run.info": run.info, "run.history": run.history,

@@ -79,7 +79,7 @@ def test_what_a_process_that_died_has_left_goes_on_in_one_that_lives(tmp_path: P
         assert effects == ["a begins, anew", "a is cancelled", "a begins, again", "more a begins, anew"]
 
     asyncio.run(scenario())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"]
 
 
 def test_the_late_result_of_a_worker_that_was_given_up_is_discarded_and_it_goes_on_with_the_rest(
@@ -107,7 +107,7 @@ def test_the_late_result_of_a_worker_that_was_given_up_is_discarded_and_it_goes_
     with caplog.at_level(logging.WARNING):
         asyncio.run(scenario())
     assert caplog.text.count("lost its lease") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"]
 
 
 async def _names(engine: Engine) -> list[str]:
@@ -220,7 +220,7 @@ def test_an_engine_may_be_closed_while_it_begins_anew(tmp_path: Path, monkeypatc
             assert await engine.run("x").result(timeout=20) == "AMORE A"
 
     asyncio.run(scenario())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"]
 
 
 @pytest.mark.parametrize("hours", [1, -1])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +236,31 @@ def test_undecodable_is_produced_read_back_and_brought_to_its_end(tmp_path: Path
         async with Engine(tmp_path / "j.db", workflows=[version(str)]) as engine:
             await engine.run("x").resume()
             assert await engine.run("x").result(timeout=20) == "done"
+
+    asyncio.run(scenario())
+
+
+def test_damaged_is_produced_read_back_and_brought_to_its_end(tmp_path: Path) -> None:
+    broken[0] = False
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", workflows=[flow(first_version)]) as engine:
+            await flow(first_version).options(id="x").start()
+            await stage.seen("gate")
+            await die(engine)
+        stage.forget()
+        with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as connection:
+            assert connection.execute("UPDATE durable_entries SET started_at = 5").rowcount == 1
+        async with Engine(tmp_path / "j.db", workflows=[flow(first_version)]) as engine:
+            await quiet(engine)
+            letter = await the_letter(engine)
+            assert letter.reason == Reason.DAMAGED
+            assert letter.error is not None
+            assert "shaky#1" in letter.error.message
+            await engine.verify(accept=["x"])
+            stage.let("gate")
+            await letter.run.resume()
+            assert await letter.run.result(timeout=20) == "done"
 
     asyncio.run(scenario())
 

@@ -95,7 +95,9 @@ def test_a_message_that_fits_no_type_is_set_aside_with_its_error_and_the_run_wai
     assert "run x: message 1, Price, was set aside" in caplog.text
 
 
-def test_a_message_put_into_the_file_by_sql_is_held_against_the_type_when_it_is_taken(tmp_path: Path) -> None:
+def test_a_message_put_into_the_file_by_sql_and_accepted_is_held_against_the_type_when_it_is_taken(
+    tmp_path: Path,
+) -> None:
     clock = ManualClock()
 
     async def scenario() -> None:
@@ -103,6 +105,8 @@ def test_a_message_put_into_the_file_by_sql_is_held_against_the_type_when_it_is_
             await takes.options(id="x").start(2)
             await quiet(engine)
         put_in(tmp_path / "j.db", [b'{"n":"many"}', b'{"n":7}', b"{", b'{"n":8}'], clock.now())
+        async with Engine(tmp_path / "j.db", clock=clock, drive=False) as client:
+            assert not (await client.verify(accept=["x"])).ok  # nobody sent them
         async with Engine(tmp_path / "j.db", clock=clock, workflows=[takes]) as engine:
             assert await takes.run("x").result(timeout=20) == [7, 8]
             first, third = await engine.run("x").messages()

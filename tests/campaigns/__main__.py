@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from .bodies import campaign as bodies
+from .damage import campaign as damage
 from .fleet import campaign as fleet
 from .waiting import campaign as waiting
 from .walreset import campaign as walreset
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies, waiting, fleet, walreset)
+_CAMPAIGNS = (bodies, waiting, damage, fleet, walreset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

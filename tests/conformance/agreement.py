@@ -85,6 +85,7 @@ async def play(seed: int, path: Path, steps: int) -> None:
         for _ in range(steps):
             await player.step()
         await player.compare(everything=True)
+        await twins.verify()
     finally:
         await twins.close()
     if disk.violations:
@@ -117,6 +118,12 @@ class _Twins:
         """Take a worker out of the program."""
         del self.numbers[worker]
         return self.workers.pop(worker)
+
+    async def verify(self) -> None:
+        """See that what is stored in a file fits its checksums, whatever was done."""
+        for journal in self.workers[0] if self.workers else ():
+            if isinstance(journal, SqliteJournal) and not (found := await journal.verify(False)).ok:
+                raise Difference(f"what was written does not fit its checksums: {found.findings}")
 
     async def close(self) -> None:
         """Close all."""

@@ -1,4 +1,4 @@
--- application_id 0x44755271, user_version 5
+-- application_id 0x44755271, user_version 6
 
 CREATE TABLE "durable_attempts" (
     run        INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
@@ -40,7 +40,7 @@ CREATE TABLE "durable_entries" (
     attempts   INTEGER NOT NULL CHECK (attempts >= 0),
     -- A person accepted that the code no longer makes this call.
     removed    INTEGER NOT NULL DEFAULT 0 CHECK (removed IN (0, 1)),
-    payload    BLOB    NOT NULL, decided_by TEXT,
+    payload    BLOB    NOT NULL, decided_by TEXT, checksum INTEGER,
     -- The key alone makes a second outcome impossible.
     PRIMARY KEY (run, key)
 ) STRICT, WITHOUT ROWID;
@@ -166,10 +166,19 @@ CREATE TABLE "durable_signals" (
     CHECK (taken_by IS NULL OR error IS NULL)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE durable_sums (
+    run      INTEGER NOT NULL,
+    -- Which rows of the run: a word that the code gives them.
+    part     TEXT    NOT NULL CHECK (part <> ''),
+    number   INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (run, part)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE "durable_ticks" (
     one  INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
     tick INTEGER NOT NULL CHECK (tick >= 0)
-) STRICT;
+, commits INTEGER NOT NULL DEFAULT 0 CHECK (commits >= 0), journal TEXT NOT NULL DEFAULT '') STRICT;
 
 CREATE TABLE "durable_waits" (
     run      INTEGER NOT NULL REFERENCES "durable_runs" (no) ON DELETE CASCADE,
@@ -195,7 +204,7 @@ CREATE TABLE "durable_workers" (
     batch      INTEGER NOT NULL DEFAULT 0 CHECK (batch >= 0),
     -- A fenced worker may no longer write about any run.
     fenced     INTEGER NOT NULL DEFAULT 0 CHECK (fenced IN (0, 1))
-, host TEXT NOT NULL DEFAULT '', lease INTEGER NOT NULL DEFAULT 15000000 CHECK (lease > 0), beats INTEGER NOT NULL DEFAULT 0 CHECK (beats >= 0), beat_at INTEGER, ticked_at INTEGER) STRICT;
+, host TEXT NOT NULL DEFAULT '', lease INTEGER NOT NULL DEFAULT 15000000 CHECK (lease > 0), beats INTEGER NOT NULL DEFAULT 0 CHECK (beats >= 0), beat_at INTEGER, ticked_at INTEGER, latest INTEGER NOT NULL DEFAULT 0 CHECK (latest >= 0), journal TEXT NOT NULL DEFAULT '') STRICT;
 
 CREATE TABLE sqlite_sequence(name,seq);
 

@@ -63,7 +63,7 @@ class Step:
 
 def names(folder: Path) -> set[str]:
     """What is in a folder, side files and SQLite's own aside."""
-    return {each.name for each in folder.iterdir() if not re.search(r"-(wal|shm|worker-.*)$", each.name)}
+    return {each.name for each in folder.iterdir() if not re.search(r"-(wal|shm|mark|worker-.*)$", each.name)}
 
 
 def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
@@ -177,7 +177,18 @@ def test_a_target_that_exists_is_refused_unless_it_may_be_overwritten(tmp_path: 
 
 @pytest.mark.parametrize(
     "name",
-    ["j.db", "j.db-wal", "j.db-shm", "j.db-journal", "j.db-worker-x", "link", "twin", "there/j.db", "sub/../j.db"],
+    [
+        "j.db",
+        "j.db-wal",
+        "j.db-shm",
+        "j.db-journal",
+        "j.db-mark",
+        "j.db-worker-x",
+        "link",
+        "twin",
+        "there/j.db",
+        "sub/../j.db",
+    ],
 )
 def test_a_target_that_belongs_to_the_journal_is_refused(tmp_path: Path, name: str) -> None:
     async def main() -> None:

@@ -48,7 +48,7 @@ def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a b.db", "what?mode=ro.db", "50%20.db", "#1.db", "é.db", "a&b=c;.db"])
 def test_any_file_name_means_exactly_that_file(tmp_path: Path, name: str) -> None:
     open_and_close(tmp_path / name)
-    assert list(traces(tmp_path)) == [name]
+    assert sorted(traces(tmp_path)) == [name, f"{name}-mark"]
     open_and_close(tmp_path / name)
 
 
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_was_cut_short_or_is_under_way_keeps_nobody_from_openi
     async def main() -> None:
         journal = SqliteJournal(live)
         await journal.open("w", 1)
-        for n in range(100):
+        for n in range(1000):
             await journal.start(new_run(f"run-{n}"), IfExists.ATTACH, drive=False)
         copy_to(cut)
         copy_to(whole)
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_was_cut_short_or_is_under_way_keeps_nobody_from_openi
         file.write(first)
     open_and_close(cut, name="another")
     with closing(sqlite3.connect(cut)) as connection:
-        assert connection.execute("SELECT count(*) FROM durable_runs").fetchall() == [(100,)]
+        assert connection.execute("SELECT count(*) FROM durable_runs").fetchall() == [(1000,)]
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 

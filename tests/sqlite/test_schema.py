@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from durable_sqlite._records import QuestionQuery, RunQuery, State
-from durable_sqlite._sqlite import SqliteJournal, connect, door, migrate, queries, statements
+from durable_sqlite._sqlite import SqliteJournal, connect, door, migrate, queries, statements, sums
 from durable_sqlite._sqlite.rows import Tables
 from durable_sqlite.errors import JournalError
 from tests.support.journals import begin, entry
@@ -31,6 +31,7 @@ def _open(failpoint: Callable[[str], None]) -> sqlite3.Connection:
 @pytest.fixture
 def connection() -> Iterator[sqlite3.Connection]:
     with closing(_open(door._nothing)) as connection:
+        sums.arm(connection)
         yield connection
 
 
@@ -186,6 +187,14 @@ SCANS_ON_PURPOSE = {
     "schema_applied": "there are as many rows as files",
     "newest_first": "the whole list, in the order of the key",
     "oldest_first": "the whole list, in the order of the key",
+    "signed": "there are as many rows as open engines",
+    "sign_workers": "there are as many rows as open engines",
+    "sign_ticks": "there is one row",
+    "bump": "there are as many rows as open engines",
+    "last_commit": "there are as many rows as open engines",
+    "go_on_from": "there is one row",
+    "own_shape": "the schema",
+    "own_tables": "the schema",
     "own_names": "the schema, once for each connection",
     "strays": "the schema, after it was changed",
     "used_up": "a row for each table that gives no number twice, after an error",

@@ -291,7 +291,7 @@ def test_the_keeper_of_a_lease_ends_with_its_journal(tmp_path: Path) -> None:
             await journal.close(9)
 
     asyncio.run(main())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"]
 
 
 def test_the_journal_is_closed_once_the_keeper_of_its_lease_has_gone(
@@ -329,7 +329,7 @@ def test_the_journal_is_closed_once_the_keeper_of_its_lease_has_gone(
 
     asyncio.run(main())
     assert was_gone == [True]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db"], "who closes last removes the WAL"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"], "who closes last removes the WAL"
 
 
 def _beats(folder: Path) -> int:

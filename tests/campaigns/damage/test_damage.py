@@ -1,0 +1,28 @@
+"""Whatever happens to the files of a journal: the same data, or a report that says so by name; and nothing is silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from .campaign import play
+from .mutants import MUTANTS
+
+
+def test_no_damage_is_silent() -> None:
+    tally = play(0, cases=100, drives=False)
+    assert not tally.broken, tally.broken
+    assert tally.counts["named"] > 10
+    assert tally.counts["same"] > 10
+    assert tally.counts["refused"] > 3
+
+
+@pytest.mark.campaign
+def test_no_damage_is_silent_among_thousands() -> None:
+    tally = play(1_000, cases=3_000)
+    assert not tally.broken, tally.broken
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("mutant", [name for name in MUTANTS if name])
+def test_a_checker_that_is_broken_on_purpose_is_noticed(mutant: str) -> None:
+    assert play(0, cases=300, mutant=mutant).broken
