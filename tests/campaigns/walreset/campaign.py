@@ -15,25 +15,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from durable_sqlite._sqlite import SqliteJournal
 from durable_sqlite._sqlite.link import JobConnection
 from durable_sqlite.errors import JournalError
 from tests.support.journals import begin, entry
 
+from .careless import Careless
+from .duel import duel
+
 __all__ = ["Tally", "play", "register"]
-
-_MMAP = 256 * 1024 * 1024
-
-
-class Careless(JobConnection):
-    """Connections that break the rules: checkpoints are PASSIVE, beside anybody's commit, and the file is mapped."""
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        if sql.startswith("PRAGMA wal_checkpoint"):
-            sql = "PRAGMA wal_checkpoint(PASSIVE)"
-        return super().execute(sql.replace("mmap_size = 0", f"mmap_size = {_MMAP}"), parameters)
 
 
 @dataclass(slots=True)
@@ -152,8 +143,20 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _run(options: argparse.Namespace) -> int:
     began = time.perf_counter()
+    end = began + options.minutes * 60
     whole, seed = Tally(), options.seed
-    while time.perf_counter() - began < options.minutes * 60:
+    with tempfile.TemporaryDirectory() as folder:
+        half = began + options.minutes * 30
+        rounds, commits, trouble = duel(
+            Path(folder) / "duel.db",
+            sys.maxsize,
+            careless=options.careless,
+            go_on=lambda: time.perf_counter() < half,
+        )
+    sys.stdout.write(
+        f"SQLite {sqlite3.sqlite_version}, a duel: {rounds:,} rounds, {commits:,} commits; {len(trouble):,} problems\n"
+    )
+    while time.perf_counter() < end:
         part = play(
             range(seed, seed + 5), processes=options.processes, commits=options.commits, careless=options.careless
         )
@@ -163,9 +166,10 @@ def _run(options: argparse.Namespace) -> int:
         whole.checkpoints += part.checkpoints
         whole.problems += part.problems
     sys.stdout.write(
-        f"SQLite {sqlite3.sqlite_version}: {whole.rounds:,} rounds in {time.perf_counter() - began:.0f} s, "
-        f"{whole.commits:,} commits, {whole.checkpoints:,} checkpoints; {len(whole.problems):,} problems\n"
+        f"many processes: {whole.rounds:,} rounds in {time.perf_counter() - half:.0f} s, {whole.commits:,} commits, "
+        f"{whole.checkpoints:,} checkpoints; {len(whole.problems):,} problems\n"
     )
-    for problem in whole.problems[:20]:
+    problems_seen = [*trouble, *whole.problems]
+    for problem in problems_seen[:20]:
         sys.stdout.write(f"  {problem}\n")
-    return 0 if options.careless else bool(whole.problems)
+    return 0 if options.careless else bool(problems_seen)

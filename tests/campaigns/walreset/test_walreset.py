@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from .campaign import Told, play, problems
+from .duel import duel
 
 pytestmark = pytest.mark.campaign
 
@@ -18,6 +19,14 @@ def test_thousands_of_commits_beside_checkpoints_damage_nothing() -> None:
     assert tally.problems == []
     assert tally.commits == 5 * 3 * 400
     assert tally.checkpoints > 1_000
+
+
+def test_a_duel_of_a_commit_and_a_checkpoint_damages_nothing(tmp_path: Path) -> None:
+    """With PASSIVE checkpoints and a mapped file, the builds concerned are damaged within a few of these rounds."""
+    rounds, commits, trouble = duel(tmp_path / "j.db", 40, careless=False)
+    assert trouble == []
+    assert rounds == 40
+    assert commits > rounds
 
 
 def test_what_is_missing_or_damaged_is_seen(tmp_path: Path) -> None:
