@@ -150,6 +150,10 @@ class Link:
             await asyncio.shield(self._ended)
 
 
+def _nothing() -> None:
+    """What a guardian that was dismissed abandons."""
+
+
 async def aside(job: Callable[[], T]) -> T:
     """Run a job that has nothing to do with a connection, and may take long, on a thread of its own.
 
@@ -198,3 +202,4 @@ class Guardian:
     def dismiss(self) -> None:
         """The journal was closed."""
         self._dismissed = True
+        self._abandon = _nothing  # the thread looks a while later, and must not keep all that was open alive until then
