@@ -27,7 +27,7 @@ AT_ONCE = 1_000
 IDLE = 10.0  # seconds
 
 
-class Note(Signal):
+class Note(Signal, name="bench-note"):
     number: int
 
 

@@ -25,7 +25,7 @@ UNLOAD_AFTER = 2.0
 WOKEN = 21
 
 
-class Go(Signal):
+class Go(Signal, name="bench-go"):
     number: int
 
 

@@ -39,6 +39,8 @@ class Surveillance:
         at: The time in microseconds UTC.
         max_recoveries: After how many deaths in a row of its owner a run is parked.
         parked_result: The error of such a run, as it is stored.
+        local: All who can have the file open are on this machine, so a lock that is free says that its worker has died.
+        here: Which start of which machine this is; only there the lock says so otherwise.
     """
 
     path: Path
@@ -47,6 +49,8 @@ class Surveillance:
     at: Callable[[], int]
     max_recoveries: int
     parked_result: bytes
+    local: bool
+    here: str
 
 
 class Neighbours:
@@ -76,10 +80,10 @@ class Neighbours:
         if self._stale or (shortest is not None and now - self._looked >= shortest / 1_000_000 / _LOOKS):
             self._stale = False
             self._note(await self._journal.workers())
-        if not self._swept:
+        if self._how.local and not self._swept:
             self._swept = True
             sweep_strays(self._how.path, [other.name for other in self._others])
-        taken = await self._bury([other for other in self._others if is_dead(side_file(self._how.path, other.name))])
+        taken = await self._bury([other for other in self._others if self._has_died(other)])
         for other in [other for other in self._others if self._stands_still(other)]:
             taken += await self._give_up(other)
         return taken
@@ -92,6 +96,11 @@ class Neighbours:
             if row.holds:
                 moved, since = before.get(row.no, (row.moved, now))
                 self._still[row.no] = (moved, since) if moved == row.moved else (row.moved, now)
+
+    def _has_died(self, other: WorkerRow) -> bool:
+        # On a network file system, locks of other machines may not be seen here: those have their leases.
+        sees = self._how.local or other.host == self._how.here
+        return sees and is_dead(side_file(self._how.path, other.name))
 
     def _stands_still(self, other: WorkerRow) -> bool:
         if other.no not in self._still:

@@ -53,6 +53,8 @@ class Plan:
     journal: Callable[[], Journal]
     path: Path | None
     """Where the journal is; None where it is in memory only, and nobody else can see it."""
+    network: bool
+    """It may be on a file system that other machines share."""
     drives: bool
     workflows: tuple[WorkflowSpec, ...]
     """What is known from the start."""
@@ -261,6 +263,8 @@ class Session:
                 at=plan.clock.now,
                 max_recoveries=plan.max_recoveries,
                 parked_result=plan.vault.seal_error(dump_error(describe(why), 1), "crash_loop"),
+                local=not plan.network,
+                here=this_start(),
             ),
         )
 

@@ -152,6 +152,7 @@ class Engine:
         self._lease = microseconds(lease)
         if self._lease < _SHORTEST_LEASE:
             raise UsageError(f"Engine(lease=...) takes at least {_SHORTEST_LEASE / 1_000_000} s, not {lease!r}")
+        self._network = network
         self._retention = duration_option("retention", retention)
         self._slow_loop = duration_option("slow_loop", slow_loop)
         self._vault = Vault(codec, payload_limit)
@@ -249,6 +250,7 @@ class Engine:
             host=self._front,
             journal=self._make_journal,
             path=self._path,
+            network=self._network,
             drives=self._drives,
             workflows=self._workflows,
             worker=WorkerOptions(self._max_resident, self._unload_after),

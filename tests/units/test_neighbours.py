@@ -23,7 +23,9 @@ LEASE = 10.0
 class Street:
     """Two workers on one disk, of whom one watches the other."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, local: bool = True, host: str = "") -> None:
+        self.local = local
+        self.host = host
         self.path = path
         self.now = 1_000.0
         self.naps: list[float] = []
@@ -35,7 +37,8 @@ class Street:
 
     async def __aenter__(self) -> Self:
         await self.watcher.open("watcher", 1)
-        await self.other.open("other", 2, Lease(int(LEASE * 1_000_000), "", lambda: 0, lambda: None, lambda _why: None))
+        lease = Lease(int(LEASE * 1_000_000), self.host, lambda: 0, lambda: None, lambda _why: None)
+        await self.other.open("other", 2, lease)
         how = Surveillance(
             path=self.path,
             now=lambda: self.now,
@@ -43,6 +46,8 @@ class Street:
             at=lambda: 50,
             max_recoveries=3,
             parked_result=b"{}",
+            local=self.local,
+            here="here",
         )
         self.neighbours = Neighbours(self.watcher, how)
         return self
@@ -71,9 +76,11 @@ class Street:
         return taken
 
 
-def on_street(tmp_path: Path, program: Callable[[Street], Awaitable[None]]) -> None:
+def on_street(
+    tmp_path: Path, program: Callable[[Street], Awaitable[None]], *, local: bool = True, host: str = ""
+) -> None:
     async def main() -> None:
-        async with Street(tmp_path / "j.db") as street:
+        async with Street(tmp_path / "j.db", local=local, host=host) as street:
             await program(street)
 
     asyncio.run(main())
@@ -90,6 +97,23 @@ def test_a_worker_that_died_on_this_host_is_noticed_at_the_next_look(tmp_path: P
         assert not side_file(street.path, "other").exists()
 
     on_street(tmp_path, program)
+
+
+@pytest.mark.parametrize(
+    ("local", "host", "seen"), [(True, "there", True), (False, "here", True), (False, "there", False)]
+)
+def test_the_lock_of_another_machine_on_a_network_file_system_says_nothing_and_its_lease_all(
+    tmp_path: Path, local: bool, host: str, seen: bool
+) -> None:
+    async def program(street: Street) -> None:
+        await begin(street.other)
+        assert await street.after(0.25) == []
+        street.lifeline.forget()
+        assert await street.after(0.25) == (["a"] if seen else [])
+        assert await street.watch(LEASE - 1.0) == []
+        assert await street.watch(2.0) == ([] if seen else ["a"])
+
+    on_street(tmp_path, program, local=local, host=host)
 
 
 def test_a_worker_that_is_silent_for_its_whole_lease_is_given_up(

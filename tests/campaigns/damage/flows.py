@@ -12,13 +12,13 @@ from durable_sqlite import Retry, Signal, Suspend, Workflow, sleep, step, workfl
 __all__ = ["FLOWS", "Decision", "Go", "Note", "Review", "add", "answered", "failing", "family", "sleeper", "waiter"]
 
 
-class Go(Signal):
+class Go(Signal, name="damage-go"):
     """What waiters wait for."""
 
     by: int
 
 
-class Note(Signal):
+class Note(Signal, name="damage-note"):
     """What nobody takes."""
 
     text: str
@@ -30,7 +30,7 @@ class Decision(BaseModel):
     granted: bool
 
 
-class Review(Suspend[Decision]):
+class Review(Suspend[Decision], name="damage-review"):
     """A question."""
 
     about: str

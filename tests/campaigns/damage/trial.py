@@ -190,7 +190,7 @@ async def _move(run: Run[Any]) -> None:
         await run.signal(Go(by=1))
         await run.signal(Go(by=2))
     elif "answered" in run.id:
-        await run.answer(Review, Decision(granted=False), key="Review#2")
+        await run.answer(Review, Decision(granted=False), key="damage-review#2")
 
 
 async def _end(run: Run[Any]) -> object:

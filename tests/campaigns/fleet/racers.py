@@ -246,6 +246,8 @@ async def _take_over(racer: Racer) -> None:
             at=lambda: 1,
             max_recoveries=1_000_000,
             parked_result=b"",
+            local=True,
+            here=this_start(),
         ),
     )
 
