@@ -23,14 +23,14 @@ def prune(desk: Desk, pruning: Pruning) -> Pruned:
     }
     place = {"after_at": after_at, "after_no": after_no, "looks": pruning.looks}
     found = desk.all("ended_by", wanted | place)
-    # What goes along with a run is counted as well, by SQLite itself.
-    until = desk.connection.total_changes + pruning.rows
+    rows = 0
     ids: list[str] = []
     for ended_at, no, run_id, is_wanted in found:
         if is_wanted and not desk.all("is_needed", wanted | {"run": no, "id": run_id})[0][0]:
+            rows += desk.one("rows_of", {"run": no})[0]
             desk.change("forget", {"run": no})
             ids.append(run_id)
-            if len(ids) >= pruning.limit or desk.connection.total_changes >= until:
+            if len(ids) >= pruning.limit or rows >= pruning.rows:
                 return Pruned(tuple(ids), (ended_at, no))
     following = (found[-1][0], found[-1][1]) if len(found) == pruning.looks else None
     return Pruned(tuple(ids), following)

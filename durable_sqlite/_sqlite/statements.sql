@@ -111,6 +111,18 @@ SELECT no, workflow, input_digest, state, uid, parent FROM durable_runs WHERE id
 SELECT deadline_at, cancel_at, cancel_reason, cancel_by, pause_at, pause_reason, pause_by FROM durable_runs
 WHERE no = :run;
 
+-- How many rows go with a run.
+-- name: rows_of
+SELECT 1
+    + (SELECT count(*) FROM durable_run_tags WHERE run = :run)
+    + (SELECT count(*) FROM durable_entries WHERE run = :run)
+    + (SELECT count(*) FROM durable_attempts WHERE run = :run)
+    + (SELECT count(*) FROM durable_intents WHERE run = :run)
+    + (SELECT count(*) FROM durable_waits WHERE run = :run)
+    + (SELECT count(*) FROM durable_signals WHERE run = :run)
+    + (SELECT count(*) FROM durable_questions WHERE run = :run)
+    + (SELECT count(*) FROM durable_early WHERE run = :run);
+
 -- A replaced run takes its entries, tags, waits and messages along (ON DELETE CASCADE), and leaves its children behind.
 -- name: forget
 DELETE FROM durable_runs WHERE no = :run;

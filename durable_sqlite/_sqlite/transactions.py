@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -150,6 +151,7 @@ class _Door:
         self._until = self.began + budget.sql
         self._verbs = verbs
         self._closed = False
+        self._thread = threading.get_ident()
         self._late = False
 
     # What the bench asks ---------------------------------------------------------------------------------------------
@@ -268,6 +270,10 @@ class _Door:
     def _may_go_on(self) -> None:
         if self._closed:
             raise UsageError("this transaction is over: what it was given works only while its function runs")
+        if threading.get_ident() != self._thread:  # SQLite is told to allow it, for the sake of forked children
+            raise UsageError(
+                "a Tx works on the thread of its function alone: do in that function what is to be done with it"
+            )
         if self.over is not None:
             raise self.over
         self._see_to_the_time()

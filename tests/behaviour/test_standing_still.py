@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from durable_sqlite import Engine, step, workflow
+from durable_sqlite._sqlite import SqliteJournal
 from durable_sqlite._sqlite.vigil import Vigil
 from tests.support.gates import Gate, session_of
 from tests.support.stage import Stage
@@ -56,8 +57,9 @@ def test_who_is_not_sure_waits_until_it_is(tmp_path: Path, monkeypatch: pytest.M
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db") as engine:
             journal = session_of(engine).journal
+            assert isinstance(journal, SqliteJournal)
             monkeypatch.setattr(Vigil, "is_sure", property(is_sure))
-            monkeypatch.setattr(journal, "_sleep", a_moment)
+            monkeypatch.setattr(journal._pauses, "sleep", a_moment)
             await journal.assured()
             assert len(looks) == 3
 
