@@ -1,0 +1,194 @@
+"""Where a command writes: lines and tables on standard output, made harmless; notes on standard error; or JSON."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from ._text import cells, cut, pad, safe
+
+__all__ = ["Out", "Part"]
+
+Part = str | tuple[str, str]
+"""A text, or a text and the name of a style."""
+
+_STYLES = {
+    "good": "32",
+    "bad": "31",
+    "warn": "33",
+    "busy": "36",
+    "faint": "2",
+    "strong": "1",
+    "completed": "32",
+    "running": "36",
+    "pending": "36",
+    "suspended": "33",
+    "paused": "33",
+    "cancelled": "31",
+    "failed": "31",
+    "parked": "31",
+}
+_PLAIN_WIDTH = 80
+
+
+class Out:
+    """The output of one command. All text given to it is made harmless here, so that no caller can forget it.
+
+    Args:
+        json: Print one JSON document instead of text.
+        stdout: For what was asked for.
+        stderr: For progress, hints and errors.
+        environment: For NO_COLOR, TERM and COLUMNS.
+    """
+
+    def __init__(
+        self,
+        *,
+        json: bool = False,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.json = json
+        self._stdout = sys.stdout if stdout is None else stdout
+        self._stderr = sys.stderr if stderr is None else stderr
+        variables = os.environ if environment is None else environment
+        self.on_terminal = _is_terminal(self._stdout) and variables.get("TERM") != "dumb"
+        encoding = getattr(self._stdout, "encoding", None) or ""
+        self.unicode = encoding.lower().replace("-", "").startswith("utf")
+        """Whether bars and dots beyond ASCII may be drawn."""
+        self._columns = variables.get("COLUMNS", "")
+        self.pretty = self.on_terminal and not json and _has_rich()
+        """Colours and boxes: with the `cli` extra, on a terminal."""
+        self._colours = self.pretty and not variables.get("NO_COLOR")
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; 80 where there is none and nobody says otherwise."""
+        if self._columns.isascii() and self._columns.isdigit() and int(self._columns) > 0:
+            return min(int(self._columns), 1_000)
+        if self.on_terminal:
+            try:
+                return max(os.get_terminal_size(self._stdout.fileno()).columns, 20)
+            except (OSError, ValueError):
+                return _PLAIN_WIDTH
+        return _PLAIN_WIDTH
+
+    @property
+    def height(self) -> int:
+        """Lines of the terminal."""
+        try:
+            return max(os.get_terminal_size(self._stdout.fileno()).lines, 5)
+        except (OSError, ValueError):
+            return 24
+
+    def line(self, *parts: Part) -> None:
+        """Print one line."""
+        self.raw(self.styled(*parts) + "\n")
+
+    def styled(self, *parts: Part) -> str:
+        """The parts as one harmless text, with colours where they are wanted."""
+        return "".join(
+            safe(part) if isinstance(part, str) else self._coloured(safe(part[0]), part[1]) for part in parts
+        )
+
+    def _coloured(self, text: str, style: str) -> str:
+        if not self._colours or style not in _STYLES:
+            return text
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+    def raw(self, text: str) -> None:
+        """Write what is known to be harmless, control characters of our own included."""
+        if self._stdout is not None:
+            self._stdout.write(text)
+
+    def flush(self) -> None:
+        """Let whoever reads see what was written."""
+        if self._stdout is not None:
+            self._stdout.flush()
+
+    def note(self, *parts: Part) -> None:
+        """Say something besides what was asked for, on standard error."""
+        if self._stderr is not None:
+            text = "".join(safe(part) if isinstance(part, str) else safe(part[0]) for part in parts)
+            self._stderr.write(text + "\n")
+            self._stderr.flush()
+
+    def document(self, value: Any, *, lines: bool = False) -> None:
+        """Print one JSON document, on a line of its own where more may follow. It is ASCII, so nothing in it can harm."""
+        import json  # noqa: PLC0415 - text needs none
+
+        self.raw(json.dumps(value, indent=None if lines else 2, allow_nan=False) + "\n")
+
+    def table(
+        self, headers: Sequence[str], rows: Iterable[Sequence[Part]], *, right: frozenset[int] = frozenset()
+    ) -> None:
+        """Print aligned columns, cut to the terminal where there is one: the widest gives way first.
+
+        Args:
+            headers: One for each column.
+            rows: The cells.
+            right: The columns whose cells stand at the right edge.
+        """
+        if self.pretty:
+            self._box(headers, rows, right)
+            return
+        texts = [[safe(part if isinstance(part, str) else part[0]) for part in row] for row in rows]
+        widths = [max(map(cells, column)) for column in zip(headers, *texts, strict=True)]
+        if self.on_terminal:
+            widths = _fitted(widths, self.width)
+        for row in (headers, *texts):
+            parts = [
+                pad(cut(text, width), width, right=number in right)
+                for number, (text, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.raw("  ".join(parts).rstrip() + "\n")
+
+    def _box(self, headers: Sequence[str], rows: Iterable[Sequence[Part]], right: frozenset[int]) -> None:
+        from rich import box  # noqa: PLC0415 - an extra, and slow to import
+        from rich.console import Console  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        table = Table(box=box.ROUNDED if self.unicode else box.ASCII, header_style="bold", border_style="dim")
+        for number, header in enumerate(headers):
+            table.add_column(header, justify="right" if number in right else "left", overflow="ellipsis", no_wrap=True)
+        for row in rows:
+            # Text, so that what looks like markup is shown and not obeyed.
+            table.add_row(*(Text(safe(part if isinstance(part, str) else part[0]), _rich_style(part)) for part in row))
+        Console(file=self._stdout, width=self.width, no_color=not self._colours, highlight=False).print(table)
+
+
+def _rich_style(part: Part) -> str:
+    names = {"31": "red", "32": "green", "33": "yellow", "36": "cyan", "2": "dim", "1": "bold"}
+    return "" if isinstance(part, str) else names.get(_STYLES.get(part[1], ""), "")
+
+
+def _fitted(widths: list[int], room: int) -> list[int]:
+    """Narrow the widest columns until the row fits, none below eight cells."""
+    least = 8
+    excess = sum(widths) + 2 * (len(widths) - 1) - room
+    while excess > 0:
+        widest = max(range(len(widths)), key=lambda number: widths[number])
+        if widths[widest] <= least:
+            break
+        second = max((width for number, width in enumerate(widths) if number != widest), default=least)
+        step = min(excess, max(widths[widest] - max(second, least), 1))
+        widths[widest] -= step
+        excess -= step
+    return widths
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _has_rich() -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415 - on a terminal only
+
+    return find_spec("rich") is not None
