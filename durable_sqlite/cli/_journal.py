@@ -59,11 +59,11 @@ class Tables:
         self.connection = connection
         self.sql = sql
 
-    def all(self, name: str, **parameters: object) -> list[Any]:
+    def all(self, name: str, /, **parameters: object) -> list[Any]:
         """Every row of a named statement, fetched at once: an open cursor would hold up the WAL."""
         return self.ask(self.sql[name], parameters)
 
-    def first(self, name: str, **parameters: object) -> Any:
+    def first(self, name: str, /, **parameters: object) -> Any:
         """The first row, or None."""
         rows = self.all(name, **parameters)
         return rows[0] if rows else None

@@ -9,9 +9,9 @@ from ._commands import Call, Command
 from ._journal import Tables
 from ._out import Out, Part
 from ._rows import Run, Wait, Worker
-from ._text import iso, length
+from ._text import age, iso
 from ._trouble import DONE
-from ._words import duration, liveness, state_part, summary
+from ._words import duration, limit, liveness, state_part, summary
 
 __all__ = ["COMMANDS"]
 
@@ -48,9 +48,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since", metavar="TIME", type=duration, help="only runs started this long ago or later: 90s, 15m, 2h, 7d"
     )
-    parser.add_argument(
-        "--limit", metavar="N", type=_limit, default=20, help="how many at most; 0 for all of them (20)"
-    )
+    parser.add_argument("--limit", metavar="N", type=limit, default=20, help="how many at most; 0 for all of them (20)")
 
 
 def _tag(text: str) -> tuple[str, str]:
@@ -58,12 +56,6 @@ def _tag(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=VALUE")
     return name, value
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:  # noqa: PLR2004 - an SQLite integer, with room
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 on")
-    return int(text)
 
 
 class Line(NamedTuple):
@@ -139,28 +131,28 @@ def _run(call: Call) -> int:
 
 
 def _print(out: Out, lines: list[Line], path: str, now: int) -> None:
-    headers = ("ID", "WORKFLOW", "STATE", "FOR", "WHAT", "STATUS", "PROGRESS")
+    headers = ("ID", "WORKFLOW", "STATE", "FOR", "WHAT", "STATUS")
     rows: list[tuple[Part, ...]] = []
     for line in lines:
         run = line.run
-        since = run.ended_at or run.updated_at
-        progress = "" if run.done is None else f"{run.done:,}/{run.total:,}"
+        since = run.ended_at or (line.waits[0].since_at if line.waits else run.updated_at)
+        progress = None if run.done is None else f"{run.done:,}/{run.total:,}"
         rows.append(
             (
                 run.id,
                 run.workflow,
                 state_part(run.state),
-                length(now - since),
+                age(now - since),
                 summary(run, line.waits, _WAITS, liveness(path, line.worker), now),
-                run.status or "",
-                progress,
+                " ".join(filter(None, (run.status, progress))),
             )
         )
     used = [number for number in range(len(headers)) if number < 5 or any(row[number] for row in rows)]  # noqa: PLR2004
     out.table(
         [headers[number] for number in used],
         [[row[number] for number in used] for row in rows],
-        right=frozenset({used.index(3)}),
+        right={3},
+        whole={0, 2, 3},
     )
 
 

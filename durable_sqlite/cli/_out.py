@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TextIO
 
 from ._text import cells, cut, pad, safe
@@ -123,7 +123,12 @@ class Out:
         self.raw(json.dumps(value, indent=None if lines else 2, allow_nan=False) + "\n")
 
     def table(
-        self, headers: Sequence[str], rows: Iterable[Sequence[Part]], *, right: frozenset[int] = frozenset()
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[Part]],
+        *,
+        right: Collection[int] = (),
+        whole: Collection[int] = (),
     ) -> None:
         """Print aligned columns, cut to the terminal where there is one: the widest gives way first.
 
@@ -131,53 +136,66 @@ class Out:
             headers: One for each column.
             rows: The cells.
             right: The columns whose cells stand at the right edge.
+            whole: The columns that are not cut: what people copy.
         """
-        if self.pretty:
-            self._box(headers, rows, right)
-            return
         texts = [[safe(part if isinstance(part, str) else part[0]) for part in row] for row in rows]
+        styles = [["" if isinstance(part, str) else part[1] for part in row] for row in rows]
         widths = [max(map(cells, column)) for column in zip(headers, *texts, strict=True)]
+        if self.pretty and sum(widths) + 3 * len(widths) + 1 <= self.width:
+            self._box(headers, texts, styles, widths, right)
+            return
         if self.on_terminal:
-            widths = _fitted(widths, self.width)
-        for row in (headers, *texts):
-            parts = [
-                pad(cut(text, width), width, right=number in right)
-                for number, (text, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            self.raw("  ".join(parts).rstrip() + "\n")
+            widths = _fitted(widths, self.width - 2 * (len(widths) - 1), whole)
+        self.raw("  ".join(_fill(headers, widths, right)).rstrip() + "\n")
+        for row, row_styles in zip(texts, styles, strict=True):
+            parts = zip(_fill(row, widths, right), row_styles, strict=True)
+            self.raw("  ".join(self._coloured(text, style) for text, style in parts).rstrip() + "\n")
 
-    def _box(self, headers: Sequence[str], rows: Iterable[Sequence[Part]], right: frozenset[int]) -> None:
+    def _box(
+        self,
+        headers: Sequence[str],
+        texts: Sequence[Sequence[str]],
+        styles: Sequence[Sequence[str]],
+        widths: Sequence[int],
+        right: Collection[int],
+    ) -> None:
         from rich import box  # noqa: PLC0415 - an extra, and slow to import
         from rich.console import Console  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
         table = Table(box=box.ROUNDED if self.unicode else box.ASCII, header_style="bold", border_style="dim")
-        for number, header in enumerate(headers):
-            table.add_column(header, justify="right" if number in right else "left", overflow="ellipsis", no_wrap=True)
-        for row in rows:
+        for header, width in zip(headers, widths, strict=True):
+            table.add_column(cut(header, width), width=width, no_wrap=True)
+        for row, row_styles in zip(texts, styles, strict=True):
             # Text, so that what looks like markup is shown and not obeyed.
-            table.add_row(*(Text(safe(part if isinstance(part, str) else part[0]), _rich_style(part)) for part in row))
+            parts = zip(_fill(row, widths, right), row_styles, strict=True)
+            table.add_row(*(Text(text, _RICH.get(_STYLES.get(style, ""), "")) for text, style in parts))
         Console(file=self._stdout, width=self.width, no_color=not self._colours, highlight=False).print(table)
 
 
-def _rich_style(part: Part) -> str:
-    names = {"31": "red", "32": "green", "33": "yellow", "36": "cyan", "2": "dim", "1": "bold"}
-    return "" if isinstance(part, str) else names.get(_STYLES.get(part[1], ""), "")
+_RICH = {"31": "red", "32": "green", "33": "yellow", "36": "cyan", "2": "dim", "1": "bold"}
 
 
-def _fitted(widths: list[int], room: int) -> list[int]:
-    """Narrow the widest columns until the row fits, none below eight cells."""
-    least = 8
-    excess = sum(widths) + 2 * (len(widths) - 1) - room
+def _fill(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> list[str]:
+    return [
+        pad(cut(text, width), width, right=number in right)
+        for number, (text, width) in enumerate(zip(row, widths, strict=True))
+    ]
+
+
+def _fitted(widths: list[int], room: int, whole: Collection[int]) -> list[int]:
+    """Narrow the widest columns until the row fits, none below six cells."""
+    least = 6
+    excess = sum(widths) - room
     while excess > 0:
-        widest = max(range(len(widths)), key=lambda number: widths[number])
-        if widths[widest] <= least:
+        widest = max(
+            (number for number in range(len(widths)) if number not in whole), key=widths.__getitem__, default=None
+        )
+        if widest is None or widths[widest] <= least:
             break
-        second = max((width for number, width in enumerate(widths) if number != widest), default=least)
-        step = min(excess, max(widths[widest] - max(second, least), 1))
-        widths[widest] -= step
-        excess -= step
+        widths[widest] -= 1
+        excess -= 1
     return widths
 
 

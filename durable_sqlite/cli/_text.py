@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import unicodedata
 
-__all__ = ["cells", "cut", "instant", "iso", "length", "pad", "plural", "quote", "safe", "size"]
+__all__ = ["age", "cells", "cut", "instant", "iso", "length", "pad", "plural", "quote", "safe", "size"]
 
 _SECOND = 1_000_000
 _SHORT_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
@@ -104,6 +104,15 @@ def length(microseconds: int) -> str:
             whole, rest = divmod(seconds, unit)
             return f"{whole:,} {name} {rest // smaller} {small_name}" if rest >= smaller else f"{whole:,} {name}"
     return f"{seconds} s"
+
+
+def age(microseconds: int) -> str:
+    """A length of time in its largest unit: `15 ms`, `3 s`, `4 min`, `2 d`."""
+    seconds = microseconds // _SECOND
+    for unit, name in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= unit:
+            return f"{seconds // unit:,} {name}"
+    return length(microseconds)
 
 
 def instant(microseconds: int, now: int) -> str:

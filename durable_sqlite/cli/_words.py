@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from ._out import Part
 from ._rows import Run, Wait, Worker
-from ._text import instant, length, plural
+from ._text import instant, plural
 
-__all__ = ["Liveness", "duration", "liveness", "stands_still", "state_part", "summary", "wait_words"]
+__all__ = ["Liveness", "duration", "limit", "liveness", "stands_still", "state_part", "summary", "wait_words"]
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _LONGEST = 10_000 * 366 * 86_400  # seconds
@@ -26,6 +26,13 @@ def duration(text: str) -> int:
     except (ValueError, KeyError):
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time such as 90s, 15m, 2h or 7d") from None
     return int(min(seconds, _LONGEST) * 1_000_000)
+
+
+def limit(text: str) -> int:
+    """A number from 0 on, as people type it."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:  # noqa: PLR2004 - SQLite takes it, and so do people
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 999999999")
+    return int(text)
 
 
 def state_part(state: str) -> Part:
