@@ -34,9 +34,9 @@ class Call:
         """The module of the application, where something names it."""
         return find_app(self.options.app, os.environ, os.getcwd())  # noqa: PTH109
 
-    def journal(self) -> Journal:
-        """The journal, to be read as a context manager."""
-        return Journal(self.db(), self.out.note)
+    def journal(self, *, any_version: bool = False) -> Journal:
+        """The journal, to be read as a context manager; one that has to be migrated first only on wish."""
+        return Journal(self.db(), self.out.note, any_version=any_version)
 
     def command(self, *words: str) -> str:
         """A command line that a person can type next, about the same journal."""
@@ -67,6 +67,10 @@ TABLE = (
     Entry("list", "_list", "Look", "the runs, newest first"),
     Entry("show", "_show", "Look", "all of one run: entries, attempts, waits, messages, children, errors"),
     Entry("why", "_why", "Look", "why a run does not move, and what would unblock it"),
+    Entry("timeline", "_timeline", "Look", "one run as bars over time, on the terminal or as a picture"),
+    Entry("watch", "_watch", "Look", "one run, or all that is under way, as it changes"),
+    Entry("stats", "_stats", "Look", "how many runs there are in which state, sizes, workers"),
+    Entry("doctor", "_doctor", "Care", "whether the journal and what it stands on are sound"),
 )
 """All commands, in the order of `--help`."""
 

@@ -87,12 +87,14 @@ class Journal:
     Args:
         setting: Its path, and where that was found.
         note: Is told what a person should know of it.
+        any_version: Read it also where it has to be migrated first.
     """
 
-    def __init__(self, setting: Setting, note: Callable[[str], object]) -> None:
+    def __init__(self, setting: Setting, note: Callable[[str], object], *, any_version: bool = False) -> None:
         self.path = setting.value
         self._source = setting.source
         self._note = note
+        self._any_version = any_version
         self._sql = statements()
         self._connection: sqlite3.Connection | None = None
         self._still: tuple[int, ...] | None = None
@@ -133,6 +135,11 @@ class Journal:
         if not self._is_as_it_was():
             self._open()
         return self._still or self._tables().pragma("data_version"), id(self._connection)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a WAL: somebody has it open, or died with it open."""
+        return self._still is None
 
     def _tables(self) -> Tables:
         if self._connection is None:
@@ -200,7 +207,7 @@ class Journal:
     def _check_version(self) -> None:
         before, self.version = self.version, self._tables().pragma("user_version")
         known = known_version()
-        if self.version < known:
+        if self.version < known and not self._any_version:
             raise Trouble(
                 f"{self.path} has schema {self.version}, this version of durable_sqlite reads {known}",
                 "bring it up to date with `durable_sqlite migrate`; every engine that opens it does so too",

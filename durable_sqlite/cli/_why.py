@@ -165,10 +165,8 @@ class _Teller:
             return [f"No worker is open here. {known} takes it up, or you do:"]
         pids = ", ".join(str(worker.pid) for worker in alive[:_NAMED]) + (", …" if len(alive) > _NAMED else "")
         opened = "1 engine is" if len(alive) == 1 else f"{len(alive)} engines are"
-        return [
-            f"{opened} open here (process {pids}). {known} takes it up in a moment; if none does, none of these knows it "
-            "or none of them drives runs, and you can:"
-        ]
+        others = "if it does not, none of these drives such runs, and you can:"
+        return [f"{opened} open here (process {pids}). {known} takes it up in a moment; {others}"]
 
     def _running(self) -> list[str]:
         run, owner = self._run, self._facts.owner
@@ -202,10 +200,8 @@ class _Teller:
         if self.owner.alive:
             return [] if beat_at is None else [f"It last said {self._ago(beat_at)} that it is there."]
         said = "" if beat_at is None else f" It last said {self._ago(beat_at)} that it is there."
-        return [
-            f"Its lease is {limit}: once its counters have stood still for that long before the eyes of another worker, "
-            f"that one takes the run over.{said}"
-        ]
+        until = "once its counters have stood still for that long before the eyes of another worker"
+        return [f"Its lease is {limit}: {until}, that one takes the run over.{said}"]
 
     def _progress(self) -> list[str]:
         facts = self._facts
@@ -243,7 +239,8 @@ class _Teller:
 
     def _wait(self, wait: Wait) -> str:
         until = "" if wait.deadline_at is None else f" until {self._in(wait.deadline_at)}"
-        return f"{wait_words(wait)} ({wait.key}), {self._since(wait.since_at)}{until}"
+        over = ", which has ended by now" if wait.over else ""
+        return f"{wait_words(wait)} ({wait.key}){over}, {self._since(wait.since_at)}{until}"
 
     def _unblock(self, wait: Wait) -> Iterator[str]:
         run, call = self._run, self._call
@@ -268,7 +265,9 @@ class _Teller:
                 yield f"It goes on once run {target} has ended.{state}"
                 self._commands.append(call.command("why", target))
             case _:
-                return
+                if wait.deadline_at is not None and wait.deadline_at > self._now:
+                    alive = any(seen.alive is not False for _, seen in self._others)
+                    yield f"It goes on by itself then, while a worker is open{'' if alive else '; none is open here now'}."
 
     def _failures(self, keys: set[str] | None = None) -> Iterator[str]:
         """The last failed attempt of each step that is tried again."""

@@ -124,3 +124,33 @@ FROM durable_workers AS workers ORDER BY no;
 -- Moves with each commit of another connection; nothing is read besides.
 -- name: pulse
 PRAGMA data_version;
+
+-- Watching: what changed since, in the order of the changes.
+-- name: changed_since
+SELECT no FROM durable_runs INDEXED BY durable_runs_by_change WHERE changed > :since ORDER BY changed, no LIMIT :limit;
+
+-- name: last_change
+SELECT max(changed) FROM durable_runs;
+
+-- What has not stopped, that which changed last first.
+-- name: under_way
+SELECT no FROM durable_runs WHERE state IN ('pending', 'running', 'suspended', 'paused') ORDER BY changed DESC LIMIT :limit;
+
+-- Counting: along indexes, and no row is read.
+-- name: count_by_state
+SELECT state, count(*) FROM durable_runs GROUP BY state;
+
+-- name: count_by_workflow
+SELECT workflow, count(*) FROM durable_runs GROUP BY workflow ORDER BY 2 DESC, 1 LIMIT :limit;
+
+-- name: count_the_rest
+SELECT
+    (SELECT count(*) FROM durable_runs WHERE state IN ('failed', 'parked') AND discarded_at IS NULL),
+    (SELECT count(*) FROM durable_questions WHERE answer IS NULL AND closed_at IS NULL),
+    (SELECT count(*) FROM durable_signals WHERE taken_by IS NULL AND error IS NULL),
+    (SELECT min(updated_at) FROM durable_runs WHERE state = 'pending'),
+    (SELECT min(due_at) FROM durable_runs WHERE state = 'suspended' AND due_at IS NOT NULL);
+
+-- Of the application's own tables too.
+-- name: foreign_key_check
+PRAGMA foreign_key_check;
