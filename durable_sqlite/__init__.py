@@ -1,8 +1,8 @@
 """Durable coroutines in one SQLite file."""
 
-import typing as _typing
+TYPE_CHECKING = False  # `typing` itself takes longer to import than a look into a journal
 
-if _typing.TYPE_CHECKING:
+if TYPE_CHECKING:
     from ._chance import now, random, uuid
     from ._codec import Codec
     from ._context import current_run, current_step
@@ -185,9 +185,9 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 _MODULES = frozenset({"engine", "errors", "journal", "probe", "retry"})
 
-if not _typing.TYPE_CHECKING:  # a checker reads the imports above, and knows of no other name
+if not TYPE_CHECKING:  # a checker reads the imports above, and knows of no other name
 
-    def __getattr__(name: str) -> _typing.Any:
+    def __getattr__(name: str) -> object:
         """Import what is asked for, once."""
         from importlib import import_module  # noqa: PLC0415
 
@@ -200,3 +200,6 @@ if not _typing.TYPE_CHECKING:  # a checker reads the imports above, and knows of
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
+
+
+del TYPE_CHECKING

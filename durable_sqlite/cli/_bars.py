@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ._facts import Facts, gather
 from ._journal import Journal, Tables
+from ._light import NamedTuple
 from ._rows import STOPPED, Attempt, Entry, Wait
 from ._words import liveness
 

@@ -6,13 +6,12 @@ import argparse
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import NamedTuple
 
-from .._clock import SystemClock
 from ._journal import Journal
+from ._light import NamedTuple
 from ._out import Out
 from ._settings import Setting, find_app, find_db
-from ._text import quote
+from ._text import quote, wall
 
 __all__ = ["TABLE", "Call", "Command", "Entry", "load"]
 
@@ -23,7 +22,7 @@ class Call:
     def __init__(self, options: argparse.Namespace, out: Out, *, now: Callable[[], int] | None = None) -> None:
         self.options = options
         self.out = out
-        self.now = SystemClock().now if now is None else now
+        self.now = wall if now is None else now
         """The time in microseconds UTC."""
 
     def db(self) -> Setting:

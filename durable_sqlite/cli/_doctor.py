@@ -9,11 +9,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
-from urllib.parse import quote
 
 from ._commands import Call, Command
-from ._journal import Journal, Tables, known_version
+from ._journal import Journal, Tables, address, known_version
+from ._light import NamedTuple
 from ._rows import Worker
 from ._text import plural, size
 from ._trouble import DONE, FAILED, trouble_of
@@ -200,9 +199,8 @@ def _mode(tables: Tables, journal: Journal) -> Iterator[Check]:
 
 def _mode_of_resting(path: str) -> str | None:
     """The mode of a file that nobody has open. A reader alone would leave files behind; a writer removes its own."""
-    address = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode=rw"  # noqa: PTH100
     try:
-        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=1.0)
+        connection = sqlite3.connect(address(path, "mode=rw"), uri=True, isolation_level=None, timeout=1.0)
     except sqlite3.Error:
         return None
     try:

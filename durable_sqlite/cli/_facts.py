@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from ._journal import Journal, Tables
+from ._light import NamedTuple
 from ._payload import Error, Payload, error_of
 from ._rows import STOPPED, Attempt, Child, Entry, Intent, Message, Question, Run, Wait, Worker
 

@@ -7,22 +7,25 @@ import sqlite3
 import stat
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
-from urllib.parse import quote
 
 from .._sqlite.statements import parse
+from ._light import TYPE_CHECKING, NamedTuple
 from ._settings import Setting
 from ._trouble import BUSY, NO_SUCH_RUN, REFUSED, USAGE, Trouble
 
-__all__ = ["Journal", "RunKey", "Tables", "known_version", "statements"]
+if TYPE_CHECKING:
+    from typing import Any, Self, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
+__all__ = ["Journal", "RunKey", "Tables", "address", "known_version", "statements"]
 
 APPLICATION_ID = 0x44755271
 """Of every journal; `_sqlite.connect` has the same, and imports more than a look needs."""
 
 _PATIENCE = 2.0  # seconds that SQLite waits for a lock
 _TRIES = 3
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~/")
 _SHOWN = 10  # runs that are listed where a text fits several
 
 
@@ -46,6 +49,12 @@ def known_version() -> int:
         if os.path.isfile(os.path.join(folder, "0001_foundation.sql")):  # noqa: PTH113, PTH118
             return max(int(name[:4]) for name in os.listdir(folder) if name.endswith(".sql"))  # noqa: PTH208
     raise Trouble("this installation has no migrations", "install durable_sqlite again", code=REFUSED)
+
+
+def address(path: str, how: str) -> str:
+    """The address under which SQLite opens exactly this file, whatever characters its name has."""
+    whole = os.fsencode(os.path.abspath(path))  # noqa: PTH100
+    return f"file:{''.join(chr(byte) if byte in _PLAIN else f'%{byte:02X}' for byte in whole)}?{how}"
 
 
 def _text_of(data: bytes) -> str:
@@ -198,8 +207,7 @@ class Journal:
         self._check_version()
 
     def _connect(self, how: str) -> sqlite3.Connection:
-        address = f"file:{quote(os.fsencode(os.path.abspath(self.path)))}?{how}"  # noqa: PTH100
-        connection = sqlite3.connect(address, uri=True, isolation_level=None, timeout=_PATIENCE)
+        connection = sqlite3.connect(address(self.path, how), uri=True, isolation_level=None, timeout=_PATIENCE)
         # What is not UTF-8 is damaged, and is shown all the same.
         connection.text_factory = _text_of
         return connection

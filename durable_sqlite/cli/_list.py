@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NamedTuple
 
 from ._commands import Call, Command
 from ._journal import Tables
+from ._light import TYPE_CHECKING, NamedTuple
 from ._out import Out, Part
 from ._rows import Run, Wait, Worker
 from ._text import age, iso
 from ._trouble import DONE
 from ._words import duration, limit, liveness, state_part, summary
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["COMMANDS"]
 

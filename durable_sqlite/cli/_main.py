@@ -6,11 +6,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, TextIO
 
 from ._commands import TABLE, Call, Entry, load
-from ._out import Out
+from ._light import TYPE_CHECKING
+from ._out import Out, OutputLost
 from ._trouble import DONE, INTERRUPTED, NO_OUTPUT, USAGE, Trouble, trouble_of
+
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, TextIO
 
 __all__ = ["main"]
 
@@ -45,15 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. It raises nothing, and shows no traceback of its own."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        _never_fail_to_encode(sys.stdout, sys.stderr)
-        try:
-            code = _run(words)
-            _flush(sys.stdout)
-        except BrokenPipeError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the one place where errors end
-            _flush(sys.stdout)
-            code = _tell(error)
+        return _end(words)
     except KeyboardInterrupt:
         _let_go_of_output()
         return INTERRUPTED
@@ -62,8 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     except OSError as error:
         _let_go_of_output()
-        Out().note(f"{_PROGRAM}: the output could not be written ({error.strerror})")
+        Out().note(f"{_PROGRAM}: the output could not be written ({error.strerror or error})")
         return NO_OUTPUT
+
+
+def _end(words: Sequence[str]) -> int:
+    _never_fail_to_encode(sys.stdout, sys.stderr)
+    try:
+        code = _run(words)
+    except (BrokenPipeError, OutputLost):
+        raise
+    except Exception as error:  # noqa: BLE001 - the one place where errors end
+        code = _tell(error)
+    if sys.stdout is not None:
+        sys.stdout.flush()
     return code
 
 
@@ -175,11 +182,6 @@ def _never_fail_to_encode(*streams: TextIO | None) -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-
-
-def _flush(stream: TextIO | None) -> None:
-    if stream is not None:
-        stream.flush()
 
 
 def _let_go_of_output() -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TextIO
 
+from ._light import TYPE_CHECKING
 from ._text import cells, cut, pad, safe
 
-__all__ = ["Out", "Part"]
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+__all__ = ["Out", "OutputLost", "Part"]
 
 Part = str | tuple[str, str]
 """A text, or a text and the name of a style."""
@@ -31,6 +34,10 @@ _STYLES = {
     "parked": "31",
 }
 _PLAIN_WIDTH = 80
+
+
+class OutputLost(OSError):
+    """What was to be printed could not be written."""
 
 
 class Out:
@@ -101,8 +108,14 @@ class Out:
 
     def raw(self, text: str) -> None:
         """Write what is known to be harmless, control characters of our own included."""
-        if self._stdout is not None:
+        if self._stdout is None:
+            return
+        try:
             self._stdout.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputLost(error.errno, error.strerror) from error
 
     def flush(self) -> None:
         """Let whoever reads see what was written."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
-
+from ._light import TYPE_CHECKING, NamedTuple
 from ._text import size
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Error", "Payload", "declared_words", "error_of", "sample"]
 
@@ -139,9 +141,9 @@ def sample(schema: str) -> str:
 
 
 def _sample(part: Any, whole: Any, depth: int) -> Any:
+    facts: dict[str, Any] = part
     if not isinstance(part, dict) or depth == 0:
         return None
-    facts = cast("dict[str, Any]", part)
     known = [facts[name] for name in ("const", "default") if name in facts]
     known += [facts[name][0] for name in ("examples", "enum") if facts.get(name)]
     if known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from ._light import NamedTuple
 
 __all__ = ["STOPPED", "Attempt", "Child", "Entry", "Intent", "Message", "Question", "Run", "Wait", "Worker"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from ._light import NamedTuple
 from ._trouble import Trouble
 
 __all__ = ["Setting", "find_app", "find_db"]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any
 
 from ._commands import Call, Command
 from ._facts import EVERYTHING, Facts, gather
+from ._light import TYPE_CHECKING
 from ._out import Out, Part
 from ._payload import Error, Payload, declared_words, error_of
 from ._rows import Attempt, Entry
 from ._text import instant, iso, length, plural
 from ._trouble import DONE
 from ._words import limit, liveness, state_part, wait_words
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["COMMANDS"]
 
@@ -235,10 +238,10 @@ class _Page:
         rows: list[list[Part]] = []
         for message in self._facts.messages:
             error = error_of(message.error, self._facts.codec)
-            aside = "" if error is None else f"set aside: {error.words}"[: self._short]
-            text = self._facts.payload(message).text(self._short)
-            rows.append([message.name, instant(message.sent_at, self._now), message.dedupe or "", text, (aside, "bad")])
-        return ["NAME", "SENT", "DEDUPE", "MESSAGE", ""], rows
+            aside = "" if error is None else f"  (set aside: {error.words[: self._short]})"
+            text = self._facts.payload(message).text(self._short) + aside
+            rows.append([message.name, instant(message.sent_at, self._now), message.dedupe or "", text])
+        return ["NAME", "SENT", "DEDUPE", "MESSAGE"], rows
 
     def _questions(self) -> tuple[list[str], list[list[Part]]]:
         rows: list[list[Part]] = []

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, NamedTuple
 
 from ._commands import Call, Command
 from ._journal import Tables
+from ._light import TYPE_CHECKING, NamedTuple
 from ._rows import Worker
 from ._text import age, instant, iso, plural, size
 from ._trouble import DONE
 from ._words import liveness, state_part
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["COMMANDS"]
 

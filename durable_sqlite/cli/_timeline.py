@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
 
 from ._bars import KINDS, Bar, Chart, Row, chart
 from ._commands import Call, Command
+from ._light import TYPE_CHECKING
 from ._out import Out, Part
 from ._svg import picture
 from ._text import cells, cut, instant, iso, length, pad, plural, safe
 from ._trouble import DONE, REFUSED, Trouble
 from ._words import limit
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["COMMANDS", "draw"]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from ._commands import Call, Command
 from ._facts import Facts, gather
 from ._journal import Journal, Tables
+from ._light import TYPE_CHECKING, NamedTuple
 from ._out import Out, Part
 from ._payload import error_of
 from ._rows import STOPPED, Run, Wait, Worker
-from ._text import age, cut, instant, iso, length, pad, safe
+from ._text import age, cells, cut, instant, iso, length, pad, safe
 from ._trouble import DONE, WAITS, code_of_state
 from ._words import duration, liveness, state_part, summary
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["COMMANDS", "progress_bar"]
 
@@ -142,7 +145,7 @@ class _One(_Follower):
             for part in parts:
                 text, style = (part, "") if isinstance(part, str) else part
                 text = cut(safe(text), max(room, 0))
-                room -= len(text)
+                room -= cells(text)
                 shown.append((text, style))
             return out.styled(*shown)
 
@@ -188,16 +191,16 @@ class _All(_Follower):
         lines = [out.styled((cut(safe(f"{self.journal.path}  {told}"), out.width), "strong"))]
         runs = _runs(tables, [no for (no,) in tables.all("under_way", limit=max(out.height - 4, 1))])
         workers = {row[0]: Worker(*row) for row in tables.all("workers")}
-        wide = max((len(run.id) for run in runs), default=0)
+        wide = max((cells(safe(run.id)) for run in runs), default=0)
+        named = max((cells(safe(run.workflow)) for run in runs), default=0)
         for run in runs:
             owner = None if run.owner is None else workers.get(run.owner)
             what = summary(run, _waits(tables, run), 2, liveness(self.journal.path, owner), now)
             bar = "" if run.done is None else progress_bar(run.done, run.total, 12, unicode=out.unicode)
             rest = "  ".join(filter(None, (f"{age(now - run.updated_at):>6}", bar, run.status, what)))
-            text = safe(f"  {pad(safe(run.id), wide)}  {run.workflow}  ")
-            shown = cut(text, out.width)
+            shown = cut(f"  {pad(safe(run.id), wide)}  {pad(safe(run.workflow), named)}  ", out.width)
             state = pad(run.state, 9)
-            left = max(out.width - len(shown) - len(state) - 2, 0)
+            left = max(out.width - cells(shown) - cells(state) - 2, 0)
             lines.append(out.styled(shown, (state, run.state), "  ", cut(safe(rest), left)))
         return lines
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from ._commands import Call, Command
 from ._facts import Facts, gather
+from ._light import TYPE_CHECKING, NamedTuple
 from ._payload import error_of, sample
 from ._rows import Attempt, Wait
 from ._text import cells, instant, iso, length, plural, safe
 from ._trouble import DONE
 from ._words import Liveness, liveness, stands_still, wait_words
+
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["COMMANDS", "Reasons", "explain"]
 
@@ -261,8 +264,9 @@ class _Teller:
             case "child" | "run":
                 target = wait.target or ""
                 child = next((each for each in self._facts.children if each.id == target), None)
-                state = "" if child is None else f" It is {child.state}{child.reason and f' ({child.reason})'}."
-                yield f"It goes on once run {target} has ended.{state}"
+                reason = f" ({child.reason})" if child is not None and child.reason else ""
+                state = "" if child is None else f"; that one is {child.state}{reason}"
+                yield f"It goes on once run {target} has ended{state}."
                 self._commands.append(call.command("why", target))
             case _:
                 if wait.deadline_at is not None and wait.deadline_at > self._now:
@@ -305,8 +309,9 @@ class _Teller:
     def _stopped(self) -> list[str]:
         run, error = self._run, self._facts.error
         reason = _REASONS.get(run.reason, run.reason or "no reason is recorded")
-        what = "failed" if run.state == "failed" else "is parked: the engine will not go on without a person"
-        parts = [self._head(f"{what}, {self._since(run.ended_at or 0)}, because {reason} ({run.reason}).")]
+        failed, at = run.state == "failed", run.ended_at or run.updated_at
+        what = f"failed {self._ago(at)}" if failed else f"is parked {self._since(at)}, and no engine goes on with it"
+        parts = [self._head(f"{what}, because {reason} ({run.reason}).")]
         if error is not None:
             attempts = f", after {plural(error.attempts, 'attempt')}" if error.attempts > 1 else ""
             parts.append(f"The error is {error.words}{attempts}.")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
 
+from ._light import NamedTuple
 from ._out import Part
 from ._rows import Run, Wait, Worker
 from ._text import instant, plural
