@@ -25,7 +25,7 @@ else:
             for place, name in enumerate(cls._fields):
                 setattr(cls, name, property(itemgetter(place)))
 
-        def __new__(cls, *values: object, **named: object) -> NamedTuple:
+        def __new__(cls, *values: object, **named: object) -> NamedTuple:  # noqa: PYI034 - Self is in typing
             if len(values) != len(cls._fields) or named:
                 known = cls._defaults | dict(zip(cls._fields, values, strict=False)) | named
                 values = tuple(known.pop(name) for name in cls._fields)

@@ -30,6 +30,8 @@ examples:
 _GLYPHS = {"work": "█", "failed": "✗", "wait": "░", "back_off": "┄", "run": "─", "crash": "†"}
 _ASCII = {"work": "#", "failed": "x", "wait": ":", "back_off": ".", "run": "-", "crash": "!"}
 _STYLES = {"work": "good", "failed": "bad", "wait": "warn", "back_off": "faint", "run": "faint", "crash": "bad"}
+_NARROWEST = 10
+"""Columns that the bars have at least."""
 _OVER = ("run", "back_off", "wait", "work", "failed", "crash")
 """What is drawn later covers what lies below it."""
 
@@ -67,14 +69,20 @@ def draw(out: Out, found: Chart, now: int) -> None:
     width = out.width
     labels = [f"{'  ' * row.depth}{safe(row.label)}" for row in found.rows]
     notes = [_note(row) for row in found.rows]
-    right = max(map(cells, notes), default=0)
     left = min(max(map(cells, labels), default=0), max(width // 3, 12))
-    room = max(width - left - right - 4, 10)
+    right = min(max(map(cells, notes), default=0), max(width - left - 4 - _NARROWEST, 0))
+    room = max(width - left - right - 4, _NARROWEST)
     glyphs = _GLYPHS if out.unicode else _ASCII
     out.line((found.title, "strong"))
     out.line(*_axis(found, left, room, now))
     for row, label, note in zip(found.rows, labels, notes, strict=True):
-        out.line(pad(cut(label, left), left), "  ", *_line(row, found, room, glyphs), "  ", (note, _note_style(row)))
+        out.line(
+            pad(cut(label, left), left),
+            "  ",
+            *_line(row, found, room, glyphs),
+            "  ",
+            (cut(note, right), _note_style(row)),
+        )
     used = {bar.kind for row in found.rows for bar in row.bars}
     out.line()
     line = ""

@@ -145,11 +145,12 @@ SELECT workflow, count(*) FROM durable_runs GROUP BY workflow ORDER BY 2 DESC, 1
 
 -- name: count_the_rest
 SELECT
-    (SELECT count(*) FROM durable_runs WHERE state IN ('failed', 'parked') AND discarded_at IS NULL),
+    (SELECT count(*) FROM durable_runs INDEXED BY durable_runs_letters
+        WHERE state IN ('failed', 'parked') AND discarded_at IS NULL),
     (SELECT count(*) FROM durable_questions WHERE answer IS NULL AND closed_at IS NULL),
     (SELECT count(*) FROM durable_signals WHERE taken_by IS NULL AND error IS NULL),
     (SELECT min(updated_at) FROM durable_runs WHERE state = 'pending'),
-    (SELECT min(due_at) FROM durable_runs WHERE state = 'suspended' AND due_at IS NOT NULL);
+    (SELECT min(due_at) FROM durable_runs INDEXED BY durable_runs_due WHERE state = 'suspended' AND due_at IS NOT NULL);
 
 -- Of the application's own tables too.
 -- name: foreign_key_check

@@ -179,7 +179,7 @@ def every_state(path: Path) -> None:
             {"run": no, "key": "charge#1", "name": "charge", "digest": b"", "asked": 1, "at": make.now - MINUTE},
         )
         make.run("run-ready", "pending", ago=MINUTE, deaths=2)
-        pause = {"pause_at": make.now - MINUTE, "pause_reason": "lunch", "pause_by": "ada"}
+        pause: dict[str, Any] = {"pause_at": make.now - MINUTE, "pause_reason": "lunch", "pause_by": "ada"}
         make.run("run-paused", "paused", ago=3 * MINUTE, workflow="refund", **pause)
 
 
@@ -193,7 +193,12 @@ def _ended_runs(make: Maker) -> None:
         "child-of-done", "completed", ago=20 * MINUTE - 45 * SECOND, workflow="ship", parent=no, parent_key="ship#1"
     )
     make.entry(child, "pack#1", 1, ago=19 * MINUTE + 2 * SECOND, took=8 * SECOND)
-    cancel = {"cancel_at": make.now - 15 * MINUTE, "cancel_reason": "twice", "cancel_by": "bob", "reason": "twice"}
+    cancel: dict[str, Any] = {
+        "cancel_at": make.now - 15 * MINUTE,
+        "cancel_reason": "twice",
+        "cancel_by": "bob",
+        "reason": "twice",
+    }
     make.run("run-cancelled", "cancelled", ago=16 * MINUTE, **cancel)
 
 
@@ -241,10 +246,10 @@ def _waiting_runs(make: Maker) -> None:
     make.wait(no, "sleep#1", "sleep", ago=8 * MINUTE, until=HOUR)
     no = make.run("run-overslept", ago=8 * MINUTE, due_at=make.now - MINUTE)
     make.wait(no, "sleep#1", "sleep", ago=8 * MINUTE, until=-MINUTE)
-    no = make.run("run-retries", ago=8 * MINUTE, due_at=make.now + MINUTE)
+    no = make.run("run-retries", ago=8 * MINUTE, due_at=make.now + HOUR)
     make.attempt(no, "charge#1", 1, ago=8 * MINUTE, again=SECOND)
-    make.attempt(no, "charge#1", 2, ago=7 * MINUTE, again=8 * MINUTE)
-    make.wait(no, "charge#1", "step", ago=7 * MINUTE, until=MINUTE)
+    make.attempt(no, "charge#1", 2, ago=7 * MINUTE, again=67 * MINUTE)
+    make.wait(no, "charge#1", "step", ago=7 * MINUTE, until=HOUR)
     no = make.run("run-parent", ago=8 * MINUTE)
     make.wait(no, "ship#1", "child", ago=8 * MINUTE, target="child-parked")
     make.run(

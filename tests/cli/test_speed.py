@@ -53,14 +53,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make.connection.execute(
             """
             WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < :n)
-            INSERT INTO durable_runs (id, uid, workflow, origin, version, state, input_digest, created_at, updated_at,
-                ended_at, input, result, changed)
-            SELECT printf('run-%06d', n), 'u', 'w' || n % 7, 'shop:w', '', CASE n % 10 WHEN 0 THEN 'suspended' ELSE 'completed' END,
-                x'', :now - :n + n, :now, CASE n % 10 WHEN 0 THEN NULL ELSE :now END, '{"name":"a teapot"}',
-                CASE n % 10 WHEN 0 THEN NULL ELSE '1' END, n FROM c
-            """.replace('\'{"name":"a teapot"}\'', 'CAST(\'{"name":"a teapot"}\' AS BLOB)').replace(
-                "ELSE '1'", "ELSE x'31'"
-            ),
+            INSERT INTO durable_runs (
+                id, uid, workflow, origin, version, state, input_digest, created_at, updated_at, ended_at, input, result, changed)
+            SELECT
+                printf('run-%06d', n), 'u', 'w' || n % 7, 'shop:w', '',
+                CASE n % 10 WHEN 0 THEN 'suspended' ELSE 'completed' END, x'', :now - 60000000 * (:n - n), :now,
+                CASE n % 10 WHEN 0 THEN NULL ELSE :now END, x'7b226e616d65223a226120746561706f74227d',
+                CASE n % 10 WHEN 0 THEN NULL ELSE x'31' END, n
+            FROM c
+            """,
             base,
         )
         make.connection.execute(
@@ -100,10 +101,9 @@ def _seconds(command: Sequence[str], folder: Path) -> float:
     ("words", "bare"),
     [
         (["list"], [_BARE_LIST]),
-        (["list", "--limit", "1000"], [_BARE_LIST, "--limit", "1000"]),
         (["show", "run-050000"], [_BARE_SHOW, "run-050000"]),
     ],
-    ids=["list", "list-1000", "show"],
+    ids=["list", "show"],
 )
 def test_list_and_show_take_at_most_twice_the_time_of_bare_python(
     large: Path, words: list[str], bare: list[str]
@@ -120,6 +120,7 @@ def test_list_and_show_take_at_most_twice_the_time_of_bare_python(
 @pytest.mark.parametrize(
     "words",
     [
+        ["list", "--limit", "1000"],
         ["list", "--status", "suspended"],
         ["list", "--status", "completed"],
         ["list", "--workflow", "w3"],
