@@ -13,9 +13,9 @@ from functools import partial
 from ._commands import Call, Command
 from ._journal import Journal, Tables, address, known_version
 from ._light import NamedTuple
-from ._rows import Worker
+from ._rows import Worker, checked
 from ._text import plural, size
-from ._trouble import DONE, FAILED, trouble_of
+from ._trouble import BUSY, DONE, FAILED, Trouble, trouble_of
 from ._words import liveness, stands_still
 
 __all__ = ["COMMANDS", "has_wal_reset_bug"]
@@ -77,16 +77,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(call: Call) -> int:
     checks: list[Check] = []
-    with call.journal(any_version=True) as journal:
-        for look in (_sqlite, _file, _system):
-            checks += look(journal.path)
-        for ask in (_mode, _version, _structure(quick=call.options.quick), _references, _checksums, _workers, _wal):
-            try:
-                checks += journal.read(partial(_asked, ask, journal))
-            except sqlite3.Error as error:
-                trouble = trouble_of(error, journal=journal.path)
-                checks.append(Check("structure", "wrong", trouble.what, "restore a backup"))
-        checks += _readers(journal.path)
+    try:
+        with call.journal(any_version=True) as journal:
+            checks += _of(journal, quick=call.options.quick)
+    except sqlite3.DatabaseError as error:
+        checks.append(_damage(error, call.db().value))
     checks = list(dict.fromkeys(checks))
     sound = all(check.level != "wrong" for check in checks)
     if call.out.json:
@@ -104,6 +99,26 @@ def _run(call: Call) -> int:
         ("nothing is wrong", "good") if sound else (f"{plural(wrong, 'thing is', 'things are')} wrong", "bad")
     )
     return DONE if sound else FAILED
+
+
+def _of(journal: Journal, *, quick: bool) -> Iterator[Check]:
+    for look in (_sqlite, _file, _system):
+        yield from look(journal.path)
+    for ask in (_mode, _version, _structure(quick=quick), _references, _checksums, _workers, _wal):
+        try:
+            yield from journal.read(partial(_asked, ask, journal))
+        except sqlite3.DatabaseError as error:
+            yield _damage(error, journal.path)
+        except Trouble as trouble:
+            yield Check("structure", "wrong", trouble.what, "restore a backup")
+    yield from _readers(journal.path)
+
+
+def _damage(error: sqlite3.DatabaseError, path: str) -> Check:
+    trouble = trouble_of(error, journal=path)
+    if trouble.code == BUSY:
+        raise trouble
+    return Check("structure", "wrong", trouble.what, "restore a backup")
 
 
 def _asked(ask: Callable[[Tables, Journal], Iterator[Check]], journal: Journal, tables: Tables) -> list[Check]:
@@ -206,7 +221,7 @@ def _mode_of_resting(path: str) -> str | None:
     try:
         connection.execute("PRAGMA query_only = ON").fetchall()
         ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):  # what SQLite says of it may be no text
         return None
     else:
         return str(mode)
@@ -264,7 +279,7 @@ def _checksums(_tables: Tables, _journal: Journal) -> Iterator[Check]:
 
 
 def _workers(tables: Tables, journal: Journal) -> Iterator[Check]:
-    workers = [Worker(*row) for row in tables.all("workers")]
+    workers = checked(Worker, tables.all("workers"))
     if not workers:
         yield Check("workers", "ok", "no engine is open")
     for worker in workers:

@@ -7,7 +7,22 @@ from collections.abc import Mapping
 from ._journal import Journal, Tables
 from ._light import NamedTuple
 from ._payload import Error, Payload, error_of
-from ._rows import STOPPED, Attempt, Child, Entry, Intent, Message, Question, Run, Wait, Worker
+from ._rows import (
+    STOPPED,
+    Attempt,
+    Child,
+    Count,
+    Entry,
+    Intent,
+    Message,
+    Question,
+    Run,
+    Stored,
+    Tag,
+    Wait,
+    Worker,
+    checked,
+)
 
 __all__ = ["EVERYTHING", "Facts", "gather"]
 
@@ -85,31 +100,31 @@ def gather(journal: Journal, tables: Tables, typed: str | int, *, entries: int, 
         Trouble: There is no such run, or there are several.
     """
     no = typed if isinstance(typed, int) else journal.find(tables, typed).no
-    ((*row,),) = tables.ask(f"{tables.sql['run_select']}\n{tables.sql['run_by_no']}", {"no": no})
-    run = Run(*row)
-    codec = (tables.first("meta_value", name="codec") or ("",))[0]
+    (run,) = checked(Run, tables.ask(f"{tables.sql['run_select']}\n{tables.sql['run_by_no']}", {"no": no}))
+    codec = str((tables.first("meta_value", name="codec") or ("",))[0])
     whole = EVERYTHING if run.state in ("failed", "parked") else most
-    (size, data), result = tables.first("input", run=no, most=most), tables.first("result", run=no, most=whole)
-    known = [Entry(*row) for row in reversed(tables.all("entries", run=no, most=most, limit=entries))]
+    (given,) = checked(Stored, tables.all("input", run=no, most=most))
+    results = checked(Stored, tables.all("result", run=no, most=whole))
+    known = list(reversed(checked(Entry, tables.all("entries", run=no, most=most, limit=entries))))
     # A run that is driven has not forgotten yet what it waited for when it was suspended last.
-    waits = [Wait(*row) for row in tables.all("first_waits", run=no, limit=_LISTED)]
+    waits = checked(Wait, tables.all("first_waits", run=no, limit=_LISTED))
     done = {entry.key for entry in known}
-    count, last_at = tables.first("entry_count", run=no)
+    ((count, last_at),) = checked(Count, tables.all("entry_count", run=no))
     return Facts(
         run=run,
         codec=codec,
-        tags=dict(tables.all("tags", run=no)),
-        input=Payload(size, data, codec),
-        result=None if result is None else Payload(result[0], result[1], codec),
+        tags={tag.name: tag.value for tag in checked(Tag, tables.all("tags", run=no))},
+        input=Payload(given.size, given.data, codec),
+        result=Payload(results[0].size, results[0].data, codec) if results else None,
         entries=known,
         entry_count=count,
         last_at=last_at,
-        attempts=[Attempt(*row) for row in tables.all("attempts", run=no, limit=-1 if entries < 0 else 10 * entries)],
-        intents=[Intent(*row) for row in tables.all("intents", run=no, limit=_LISTED)],
+        attempts=checked(Attempt, tables.all("attempts", run=no, limit=-1 if entries < 0 else 10 * entries)),
+        intents=checked(Intent, tables.all("intents", run=no, limit=_LISTED)),
         waits=[] if run.state in STOPPED else [wait for wait in waits if wait.key not in done],
         wait_count=tables.first("wait_count", run=no)[0],
-        messages=[Message(*row) for row in tables.all("messages", run=no, most=most, limit=_LISTED)],
-        questions=[Question(*row) for row in tables.all("questions", run=no, most=most, limit=_LISTED)],
-        children=[Child(*row) for row in tables.all("children", run=no, limit=_LISTED)],
-        workers=[Worker(*row) for row in tables.all("workers")],
+        messages=checked(Message, tables.all("messages", run=no, most=most, limit=_LISTED)),
+        questions=checked(Question, tables.all("questions", run=no, most=most, limit=_LISTED)),
+        children=checked(Child, tables.all("children", run=no, limit=_LISTED)),
+        workers=checked(Worker, tables.all("workers")),
     )

@@ -79,11 +79,17 @@ class Tables:
 
     def ask(self, sql: str, parameters: Mapping[str, object]) -> list[Any]:
         """Every row of a statement that was put together."""
-        return self.connection.execute(sql, parameters).fetchall()
+        try:
+            return self.connection.execute(sql, parameters).fetchall()
+        except UnicodeEncodeError as error:
+            raise Trouble(f"{error.object!r} is no text, since UTF-8 cannot hold it") from None
+        except UnicodeDecodeError as error:
+            # What SQLite says of a file may quote it; Python wants that to be a text.
+            raise sqlite3.DatabaseError("SQLite names something in the file that is no text") from error
 
     def pragma(self, name: str) -> Any:
         """The value of a pragma that has one."""
-        ((value,),) = self.connection.execute(f"PRAGMA {name}").fetchall()
+        ((value,),) = self.ask(f"PRAGMA {name}", {})
         return value
 
 

@@ -8,7 +8,7 @@ from ._commands import Call, Command
 from ._journal import Tables
 from ._light import TYPE_CHECKING, NamedTuple
 from ._out import Out, Part
-from ._rows import Run, Wait, Worker
+from ._rows import Run, Wait, Worker, checked
 from ._text import age, iso
 from ._trouble import DONE
 from ._words import duration, limit, liveness, state_part, summary
@@ -74,16 +74,14 @@ def _look(tables: Tables, options: argparse.Namespace, now: int) -> list[Line]:
     numbers = [no for (no,) in tables.ask(*compose(tables, options, now, limit))]
     # Written out, since numbers need no quoting and `json` is not imported yet.
     sql = f"{tables.sql['run_select']}\n{tables.sql['runs_of']}"
-    runs = [Run(*row) for row in tables.ask(sql, {"numbers": f"[{','.join(map(str, numbers))}]"})]
+    runs = checked(Run, tables.ask(sql, {"numbers": f"[{','.join(map(str, numbers))}]"}))
     workers: dict[int, Worker] = {}
     if any(run.owner is not None for run in runs):
-        workers = {row[0]: Worker(*row) for row in tables.all("workers")}
+        workers = {worker.no: worker for worker in checked(Worker, tables.all("workers"))}
     return [
         Line(
             run,
-            [Wait(*row) for row in tables.all("first_waits", run=run.no, limit=_WAITS + 1)]
-            if run.state == "suspended"
-            else [],
+            checked(Wait, tables.all("first_waits", run=run.no, limit=_WAITS + 1)) if run.state == "suspended" else [],
             None if run.owner is None else workers.get(run.owner),
         )
         for run in runs
@@ -139,7 +137,7 @@ def _print(out: Out, lines: list[Line], path: str, now: int) -> None:
     for line in lines:
         run = line.run
         since = run.ended_at or (line.waits[0].since_at if line.waits else run.updated_at)
-        progress = None if run.done is None else f"{run.done:,}/{run.total:,}"
+        progress = None if run.progress is None else f"{run.done:,}/{run.total:,}"
         rows.append(
             (
                 run.id,
@@ -170,7 +168,7 @@ def _data(line: Line, path: str) -> dict[str, Any]:
         "updated_at": iso(run.updated_at),
         "ended_at": iso(run.ended_at),
         "status": run.status,
-        "progress": None if run.done is None else {"done": run.done, "total": run.total},
+        "progress": None if run.progress is None else {"done": run.done, "total": run.total},
         "parent": run.parent,
         "waits": [
             {

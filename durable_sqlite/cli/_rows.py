@@ -2,9 +2,59 @@
 
 from __future__ import annotations
 
-from ._light import NamedTuple
+from collections.abc import Iterable
 
-__all__ = ["STOPPED", "Attempt", "Child", "Entry", "Intent", "Message", "Question", "Run", "Wait", "Worker"]
+from ._light import TYPE_CHECKING, NamedTuple
+from ._trouble import REFUSED, Trouble
+
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+__all__ = [
+    "STOPPED",
+    "Attempt",
+    "Child",
+    "Count",
+    "Entry",
+    "Intent",
+    "Message",
+    "Question",
+    "Run",
+    "Stored",
+    "Tag",
+    "Wait",
+    "Worker",
+    "checked",
+]
+
+_KINDS = {"int": int, "str": str, "bytes": bytes, "None": type(None)}
+
+
+def checked(kind: type[T], rows: Iterable[tuple[object, ...]]) -> list[T]:
+    """The rows as what they are, each value of the type that it has to have.
+
+    The schema makes sure of that, but not in a file that was damaged or made by a stranger.
+
+    Raises:
+        Trouble: One has not.
+    """
+    names = kind.__annotations__
+    allowed = [frozenset(_KINDS[word] for word in str(told).split(" | ")) for told in names.values()]
+    make: Any = kind
+    found: list[T] = []
+    for row in rows:
+        for value, types, name in zip(row, allowed, names, strict=True):
+            if type(value) not in types:
+                raise Trouble(
+                    f"the journal is damaged: a row holds a {type(value).__name__} where its {name} has to be",
+                    "see what is sound with `durable_sqlite doctor`, and restore a backup",
+                    code=REFUSED,
+                )
+        found.append(make(*row))
+    return found
+
 
 STOPPED = frozenset({"completed", "cancelled", "failed", "parked"})
 """The states in which nothing moves a run any more by itself."""
@@ -47,6 +97,32 @@ class Run(NamedTuple):
     discarded_at: int | None
     failed_keys: str
     changed: int
+
+    @property
+    def progress(self) -> tuple[int, int] | None:
+        """How much is done, of how much, where it says so."""
+        return None if self.done is None or self.total is None else (self.done, self.total)
+
+
+class Tag(NamedTuple):
+    """A row of `tags`."""
+
+    name: str
+    value: str
+
+
+class Stored(NamedTuple):
+    """A row of `input` and of `result`."""
+
+    size: int
+    data: bytes
+
+
+class Count(NamedTuple):
+    """A row of `entry_count`."""
+
+    number: int
+    last_at: int | None
 
 
 class Entry(NamedTuple):

@@ -91,7 +91,7 @@ class _Page:
 
     def _head(self) -> Iterator[tuple[str, Part]]:
         facts, run = self._facts, self._facts.run
-        progress = None if run.done is None else f"{run.done:,} of {run.total:,}"
+        progress = None if run.progress is None else f"{run.done:,} of {run.total:,}"
         optional = (
             ("reason", run.reason),
             ("status", "  ".join(filter(None, (run.status, progress)))),
@@ -293,7 +293,7 @@ def document(facts: Facts, path: str) -> dict[str, Any]:
         "deadline_at": iso(run.deadline_at),
         "discarded_at": iso(run.discarded_at),
         "status": run.status,
-        "progress": None if run.done is None else {"done": run.done, "total": run.total},
+        "progress": None if run.progress is None else {"done": run.done, "total": run.total},
         "parent": run.parent,
         "parent_key": run.parent_key,
         "detached": bool(run.detached),

@@ -8,7 +8,7 @@ import os
 from ._commands import Call, Command
 from ._journal import Tables
 from ._light import TYPE_CHECKING, NamedTuple
-from ._rows import Worker
+from ._rows import Worker, checked
 from ._text import age, instant, iso, plural, size
 from ._trouble import DONE
 from ._words import liveness, state_part
@@ -62,7 +62,7 @@ def _look(tables: Tables) -> _Counts:
         messages=messages,
         pending_at=pending_at,
         due_at=due_at,
-        workers=[Worker(*row) for row in tables.all("workers")],
+        workers=checked(Worker, tables.all("workers")),
         pages=tables.pragma("page_count"),
         page_size=tables.pragma("page_size"),
         free_pages=tables.pragma("freelist_count"),

@@ -12,7 +12,7 @@ from ._journal import Journal, Tables
 from ._light import TYPE_CHECKING, NamedTuple
 from ._out import Out, Part
 from ._payload import error_of
-from ._rows import STOPPED, Run, Wait, Worker
+from ._rows import STOPPED, Run, Wait, Worker, checked
 from ._text import age, cells, cut, instant, iso, length, pad, safe
 from ._trouble import DONE, WAITS, code_of_state
 from ._words import duration, liveness, state_part, summary
@@ -150,7 +150,7 @@ class _One(_Follower):
             return out.styled(*shown)
 
         yield line((run.id, "strong"), f"  {run.workflow}  ", state_part(run.state), f"  {age(now - run.created_at)}")
-        if run.done is not None or run.status is not None:
+        if run.progress is not None or run.status is not None:
             yield line("  ", progress_bar(run.done, run.total, _BAR, unicode=out.unicode), f" {run.status or ''}")
         what = summary(run, facts.waits, 3, liveness(self.journal.path, facts.owner), now)
         if what:
@@ -190,13 +190,13 @@ class _All(_Follower):
         told = "  ".join(f"{state} {count:,}" for state, count in counts.items())
         lines = [out.styled((cut(safe(f"{self.journal.path}  {told}"), out.width), "strong"))]
         runs = _runs(tables, [no for (no,) in tables.all("under_way", limit=max(out.height - 4, 1))])
-        workers = {row[0]: Worker(*row) for row in tables.all("workers")}
+        workers = {worker.no: worker for worker in checked(Worker, tables.all("workers"))}
         wide = max((cells(safe(run.id)) for run in runs), default=0)
         named = max((cells(safe(run.workflow)) for run in runs), default=0)
         for run in runs:
             owner = None if run.owner is None else workers.get(run.owner)
             what = summary(run, _waits(tables, run), 2, liveness(self.journal.path, owner), now)
-            bar = "" if run.done is None else progress_bar(run.done, run.total, 12, unicode=out.unicode)
+            bar = progress_bar(run.done, run.total, 12, unicode=out.unicode)
             rest = "  ".join(filter(None, (f"{age(now - run.updated_at):>6}", bar, run.status, what)))
             shown = cut(f"  {pad(safe(run.id), wide)}  {pad(safe(run.workflow), named)}  ", out.width)
             state = pad(run.state, 9)
@@ -211,7 +211,7 @@ class _All(_Follower):
             return False
         numbers = [no for (no,) in tables.all("changed_since", since=self._since, limit=_MANY)]
         runs = sorted(_runs(tables, numbers), key=lambda run: (run.changed, run.no))
-        workers = {row[0]: Worker(*row) for row in tables.all("workers")}
+        workers = {worker.no: worker for worker in checked(Worker, tables.all("workers"))}
         for run in runs:
             owner = None if run.owner is None else workers.get(run.owner)
             _tell(self.out, self.call.now(), self.journal.path, _News(run, _waits(tables, run), owner))
@@ -221,14 +221,15 @@ class _All(_Follower):
 
 def _runs(tables: Tables, numbers: list[int]) -> list[Run]:
     sql = f"{tables.sql['run_select']}\n{tables.sql['runs_of']}"
-    found = {row[0]: Run(*row) for row in tables.ask(sql, {"numbers": f"[{','.join(map(str, numbers))}]"})}
+    rows = tables.ask(sql, {"numbers": f"[{','.join(map(str, numbers))}]"})
+    found = {run.no: run for run in checked(Run, rows)}
     return [found[no] for no in numbers]
 
 
 def _waits(tables: Tables, run: Run) -> list[Wait]:
     if run.state != "suspended":
         return []
-    return [Wait(*row) for row in tables.all("first_waits", run=run.no, limit=3)]
+    return checked(Wait, tables.all("first_waits", run=run.no, limit=3))
 
 
 class _News(NamedTuple):
@@ -255,14 +256,14 @@ def _tell(out: Out, now: int, path: str, news: _News) -> None:
             "at": iso(now),
             "updated_at": iso(run.updated_at),
             "status": run.status,
-            "progress": None if run.done is None else {"done": run.done, "total": run.total},
+            "progress": None if run.progress is None else {"done": run.done, "total": run.total},
             "what": what,
         }
         if facts is not None:
             document |= {"entries": facts.entry_count, "last": last}
         out.document(document, lines=True)
         return
-    progress = None if run.done is None else f"{run.done:,}/{run.total:,}"
+    progress = None if run.progress is None else f"{run.done:,}/{run.total:,}"
     parts = (run.status, progress, what, last and f"last: {last}")
     out.line(f"{instant(now, now)}  {run.id}  ", state_part(run.state), *(f"  {part}" for part in parts if part))
 

@@ -62,8 +62,8 @@ def liveness(journal: str, worker: Worker | None) -> Liveness:
         return Liveness(None, "it runs on another machine, or ran before this one was started anew")
     try:
         dead = is_dead(side_file(Path(journal).absolute(), worker.name))
-    except OSError as error:
-        return Liveness(None, f"whether it lives cannot be seen from here ({error.strerror})")
+    except (OSError, ValueError) as error:
+        return Liveness(None, f"whether it lives cannot be seen from here ({error})")
     return Liveness(not dead, "its process has ended" if dead else "it lives")
 
 

@@ -302,6 +302,12 @@ def test_a_run_that_is_not_there_is_code_3(shop: Path, typed: str) -> None:
     assert "\x1b" not in said.err
 
 
+def test_bytes_that_are_no_text_are_told_as_such(shop: Path) -> None:
+    for words in (["show", "run-\udcff"], ["list", "--workflow", "\udcff"], ["list", "--tag", "a=\udcff"]):
+        said = durable_sqlite(*words, "--db", shop, cwd=shop.parent, codes=(2,))
+        assert "is no text, since UTF-8 cannot hold it" in said.err
+
+
 def test_an_empty_journal_says_that_it_holds_no_runs(tmp_path: Path) -> None:
     with made(tmp_path / "none.db"):
         pass

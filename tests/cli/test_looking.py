@@ -375,9 +375,9 @@ def test_a_picture_is_complete_in_itself_and_well_formed(shop: Path, tmp_path: P
     assert tags <= {"svg", "title", "defs", "pattern", "rect", "style", "text", "line", "path"}
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "url(#wait)" in text
-    look(shop, "timeline", "run-asks", "--svg", str(target))  # a picture may take the place of one
-    assert "run-asks" in target.read_text(encoding="utf-8")
-    assert look(shop, "timeline", "run-asks", "--svg", "-").out == target.read_text(encoding="utf-8")
+    look(shop, "timeline", "run-failed", "--svg", str(target))  # a picture may take the place of one
+    assert "run-failed" in target.read_text(encoding="utf-8")
+    assert look(shop, "timeline", "run-failed", "--svg", "-").out == target.read_text(encoding="utf-8")
 
 
 def test_a_picture_takes_the_place_of_nothing_else(shop: Path, tmp_path: Path) -> None:
