@@ -18,9 +18,12 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from durable_sqlite._liveness import Lifeline, side_file, this_start
+from durable_sqlite.cli import _trouble
+from durable_sqlite.cli._commands import TABLE
 from durable_sqlite.cli._doctor import has_wal_reset_bug
 from tests.cli.journals import MINUTE, SECOND, made
 from tests.cli.support import Said, durable_sqlite, environment
+from tests.support.house import ROOT
 
 
 def look(shop: Path, *words: str, codes: tuple[int, ...] = (0,), **env: str) -> Said:
@@ -578,3 +581,38 @@ def test_doctor_knows_which_versions_of_sqlite_have_the_bug(version: tuple[int, 
 @pytest.mark.parametrize("command", ["stats", "doctor", "watch"])
 def test_what_a_command_does_not_take_is_refused(shop: Path, command: str) -> None:
     assert "unrecognized arguments" in look(shop, command, "a", "b", codes=(2,)).err
+
+
+# The page about it ---------------------------------------------------------------------------------------------------
+
+
+def _keys(value: Any) -> set[str]:
+    """All names of fields in a document, but those that are data."""
+    if isinstance(value, list):
+        return {key for item in value for key in _keys(item)}
+    if isinstance(value, dict):
+        return {str(key) for key in value} | {key for item in value.values() for key in _keys(item)}
+    return set()
+
+
+def test_the_page_names_each_command_exit_code_and_field(shop: Path) -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert all(f"`{entry.name}" in page for entry in TABLE if entry.group in ("Look", "Care"))
+    codes = [value for name, value in vars(_trouble).items() if name.isupper() and isinstance(value, int)]
+    assert all(f"| {code} |" in page for code in codes)
+    shown: set[str] = set()
+    for words in (
+        ["list"],
+        ["show", "run-asks"],
+        ["show", "run-failed"],
+        ["why", "run-held"],
+        ["timeline", "@"],
+        ["doctor"],
+    ):
+        document = look(shop, *words, "--json").data
+        for data in ("value", "tags"):  # what stands in there is the application's
+            document.pop(data, None)
+        shown |= _keys(document)
+    shown |= set(look(shop, "stats", "--json").data) | _keys(json.loads(look(shop, "watch", "run-done", "--json").out))
+    ours = shown - {"receipt", "cents", "sent"}
+    assert {key for key in ours if f'"{key}"' not in page and f"`{key}`" not in page and f"`{key}" not in page} == set()
