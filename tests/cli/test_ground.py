@@ -16,7 +16,8 @@ import pytest
 
 from durable_sqlite._sqlite import migrate
 from durable_sqlite.cli._commands import TABLE, Entry, load
-from durable_sqlite.cli._journal import known_version
+from durable_sqlite.cli._journal import Journal, Tables, known_version
+from durable_sqlite.cli._settings import Setting
 from tests.cli.journals import made
 from tests.cli.support import Said, durable_sqlite, environment
 from tests.support.house import python
@@ -252,6 +253,58 @@ def test_what_was_committed_last_is_seen_in_a_journal_that_is_open(shop: Path, t
         said = durable_sqlite("show", "run-done", "--db", copy, cwd=tmp_path)
         connection.execute("ROLLBACK")
     assert "just now" in said.out
+
+
+def test_a_look_at_a_resting_journal_is_repeated_where_somebody_opens_it_meanwhile(shop: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "rest.db"
+    shutil.copy(shop, copy)
+    looks: list[str] = []
+    with (
+        closing(sqlite3.connect(copy, isolation_level=None)) as writer,
+        Journal(Setting(str(copy), ""), print) as journal,
+    ):
+
+        def look_while_somebody_writes(tables: Tables) -> str:
+            if not looks:
+                writer.execute("UPDATE durable_runs SET status = 'new' WHERE id = 'run-done'")
+            ((status,),) = tables.ask("SELECT coalesce(status, 'old') FROM durable_runs WHERE id = 'run-done'", {})
+            looks.append(status)
+            return looks[-1]
+
+        assert not journal.is_live
+        assert journal.read(look_while_somebody_writes) == "new"
+        assert looks == ["old", "new"]
+        assert journal.is_live
+
+
+_OPENED = """
+import contextlib, io, json, os, sys
+db, *targets = sys.argv[1:]
+own = {os.path.realpath(db + end) for end in ("", "-wal", "-shm")}
+opened = []
+def watch(event, arguments):
+    if event == "open" and isinstance(arguments[0], str) and os.path.realpath(arguments[0]) in own:
+        opened.append(arguments[0])
+from durable_sqlite.cli import main
+sys.addaudithook(watch)
+looks = [["list"], ["show", "run-held"], ["why", "run-held"], ["stats"], ["doctor"], ["watch", "run-done"], ["timeline", "@"]]
+looks += [["timeline", "@", "--svg", target] for target in targets]
+for words in looks:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        main([*words, "--db", db])
+print(json.dumps(opened))
+"""
+
+
+def test_no_command_opens_the_journals_files_itself(shop: Path, tmp_path: Path) -> None:
+    # Whoever closes such a file drops the locks that SQLite holds on it in the same process.
+    copy = tmp_path / "open.db"
+    shutil.copy(shop, copy)
+    (tmp_path / "link.svg").symlink_to(copy)
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        connection.execute("UPDATE durable_runs SET status = 'x'")
+        targets = [copy, tmp_path / "link.svg", f"{copy}-wal", f"{copy}-shm"]
+        assert json.loads(python("-c", _OPENED, copy, *targets)) == []
 
 
 def test_a_journal_that_somebody_has_locked_is_busy(shop: Path, tmp_path: Path) -> None:
