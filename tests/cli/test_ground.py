@@ -303,7 +303,7 @@ def test_no_command_opens_the_journals_files_itself(shop: Path, tmp_path: Path) 
     (tmp_path / "link.svg").symlink_to(copy)
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         connection.execute("UPDATE durable_runs SET status = 'x'")
-        targets = [copy, tmp_path / "link.svg", f"{copy}-wal", f"{copy}-shm"]
+        targets: list[str | Path] = [copy, tmp_path / "link.svg", f"{copy}-wal", f"{copy}-shm"]
         assert json.loads(python("-c", _OPENED, copy, *targets)) == []
 
 

@@ -23,7 +23,7 @@ from durable_sqlite.cli._commands import TABLE
 from durable_sqlite.cli._doctor import has_wal_reset_bug
 from tests.cli.journals import MINUTE, SECOND, made
 from tests.cli.support import Said, durable_sqlite, environment
-from tests.support.house import ROOT
+from tests.support.house import ROOT, started
 
 
 def look(shop: Path, *words: str, codes: tuple[int, ...] = (0,), **env: str) -> Said:
@@ -317,6 +317,53 @@ def test_why_does_not_guess_about_a_worker_elsewhere(tmp_path: Path) -> None:
     assert "on another machine" in said
     assert "Its lease is 20 s" in said
     assert "resume" not in said
+
+
+_AT_WORK = """
+import asyncio, sys
+from durable_sqlite import Engine, Signal, step, workflow
+
+class Paid(Signal):
+    receipt: str
+
+@step
+async def stay() -> None:
+    print("at work", flush=True)
+    await asyncio.Event().wait()
+
+@workflow
+async def works() -> None:
+    await stay()
+
+@workflow
+async def waits() -> str:
+    return (await Paid.wait()).receipt
+
+async def main() -> None:
+    async with Engine(sys.argv[1]):
+        await waits.options(id="waits").start()
+        await (await works.options(id="works").start())
+
+asyncio.run(main())
+"""
+
+
+def test_a_program_at_work_is_told_from_one_that_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "real.db"
+    with started("-c", _AT_WORK, path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        assert f"driven by worker 1 (process {process.pid}): it lives" in flat(look(path, "why", "works"))
+        assert look(path, "doctor", "--json").data["sound"] is True
+        process.kill()
+        process.wait()
+    why = flat(look(path, "why", "works"))
+    assert f"was driven by worker 1 (process {process.pid}), but its process has ended" in why
+    assert f"durable_sqlite resume works --db {path}" in why
+    assert "a message Paid" in look(path, "list").out
+    assert "†" in look(path, "timeline", "works", PYTHONUTF8="1").out
+    left_over = [check for check in look(path, "doctor", "--json").data["checks"] if check["name"] == "workers"]
+    assert [check["level"] for check in left_over] == ["note"]
 
 
 # timeline ------------------------------------------------------------------------------------------------------------
