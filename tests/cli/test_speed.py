@@ -89,9 +89,17 @@ def _tell(words: str) -> None:
 
 
 def _seconds(command: Sequence[str], folder: Path) -> float:
-    """Processor time of one process: what else the machine does is not counted."""
+    """Processor time of one process whose modules were compiled before: what else the machine does is not counted."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, timeout=60, check=True)
+    subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(),
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        timeout=60,
+        check=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
