@@ -105,7 +105,8 @@ def _rows(look: _Look, facts: Facts, depth: int) -> Iterator[Row]:
     if run.state not in STOPPED or run.reason == "crash_loop":
         dead = liveness(look.journal.path, facts.owner).alive is False
         if dead:
-            seen = max(run.updated_at, facts.last_at or 0)
+            # What it had begun then is not known to have gone on.
+            seen = now = max(run.updated_at, facts.last_at or 0, *(intent.at for intent in facts.intents))
             bars.append(Bar(seen, seen, "crash", f"worker {run.owner} has died after this"))
             note = "its process has died"
         elif run.deaths:
@@ -147,7 +148,8 @@ def _parts(facts: Facts, now: int) -> Iterator[tuple[int, str, Row]]:
         yield wait.since_at, wait.key, Row(wait.key, 0, [_open(wait, now)], "open")
     for intent in facts.intents:
         if not any(entry.key == intent.key for entry in facts.entries):
-            bar = Bar(intent.at, intent.at if facts.run.ended_at is not None else now, "work", f"{intent.key} began")
+            until = intent.at if facts.run.ended_at is not None else max(now, intent.at)
+            bar = Bar(intent.at, until, "work", f"{intent.key} began")
             yield intent.at, intent.key, Row(intent.key, 0, [bar], "open", "at most once")
 
 

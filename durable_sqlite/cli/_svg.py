@@ -16,6 +16,8 @@ _PAD = 16
 _CHAR = 7.3
 """The width of a letter of the labels."""
 _TICKS = 5
+_NOTES = 34
+"""Letters of what stands behind a line."""
 _COLOURS = {
     "work": "#2da44e",
     "failed": "#cf222e",
@@ -40,23 +42,27 @@ def picture(found: Chart, now: int) -> str:
 def _parts(found: Chart, now: int) -> Iterator[str]:
     widest = max((cells(safe(row.label)) + 2 * row.depth for row in found.rows), default=0)
     left = _PAD + min(max(widest, 12), 44) * _CHAR + 10
-    right = _WIDTH - _PAD - 190
+    right = _WIDTH - _PAD - _NOTES * _CHAR - 10
     height = _TOP + len(found.rows) * _LINE + 56
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}" '
         f'role="img">\n<title>{_escape(found.title)}</title>\n{_HEAD}'
         f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>\n'
     )
-    yield _text(_PAD, 28, found.title, "title")
+    yield _text(_PAD, 28, cut(safe(found.title), 110), "title")
     span = max(found.end - found.start, 1)
     for tick in range(_TICKS + 1):
         x = left + (right - left) * tick / _TICKS
         at = found.start + span * tick // _TICKS
         yield f'<line x1="{x:.1f}" y1="{_TOP - 8}" x2="{x:.1f}" y2="{height - 48}" stroke="#eaeef2"/>\n'
-        words = instant(at, now) if tick in (0, _TICKS) else f"+{length(at - found.start)}"
-        yield _text(
-            x, _TOP - 16, words, "faint", anchor="middle" if 0 < tick < _TICKS else "start" if tick == 0 else "end"
-        )
+        if tick not in (0, _TICKS):
+            # The first and the last say their date where it is not today's, and want room for it.
+            wide = len(instant(found.start, now) if tick == 1 else instant(found.end, now)) * _CHAR
+            if tick in (1, _TICKS - 1) and wide > (right - left) / _TICKS - 5 * _CHAR:
+                continue
+            yield _text(x, _TOP - 16, f"+{length(at - found.start)}", "faint", anchor="middle")
+        else:
+            yield _text(x, _TOP - 16, instant(at, now), "faint", anchor="end" if tick else "start")
     for number, row in enumerate(found.rows):
         yield from _row(row, found, _TOP + number * _LINE, left, right)
     yield from _legend(found, height - 22)
@@ -64,7 +70,7 @@ def _parts(found: Chart, now: int) -> Iterator[str]:
 
 
 def _row(row: Row, found: Chart, y: int, left: float, right: float) -> Iterator[str]:
-    room = int((left - _PAD - 10) / _CHAR) - 2 * row.depth
+    room = round((left - _PAD - 10) / _CHAR) - 2 * row.depth
     yield _text(_PAD + 2 * row.depth * _CHAR, y + 15, cut(safe(row.label), max(room, 4)), "")
     for kind in KINDS:
         for bar in row.bars:
@@ -80,7 +86,7 @@ def _row(row: Row, found: Chart, y: int, left: float, right: float) -> Iterator[
     took = length(max(bar.end for bar in row.bars) - min(bar.start for bar in row.bars))
     note = "  ".join(filter(None, (took, "" if row.outcome == "value" else row.outcome, row.note)))
     bad = row.outcome in ("failed", "parked", "error", "cancelled")
-    yield _text(right + 10, y + 15, cut(safe(note), 25), "bad" if bad else "faint")
+    yield _text(right + 10, y + 15, cut(safe(note), _NOTES), "bad" if bad else "faint")
 
 
 def _x(at: int, found: Chart, left: float, right: float) -> float:
