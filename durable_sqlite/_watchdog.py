@@ -71,6 +71,7 @@ class Watchdog:
         self._ended = threading.Event()
         self._wait = wait or self._ended.wait
         self._every = min(_SELDOM, max(_OFTEN, (limit or 0) / _ASKS))
+        self.thread: threading.Thread | None = None
         self._here = 0
         self._lock = threading.Lock()
         self._asked: float | None = None
@@ -89,7 +90,8 @@ class Watchdog:
             return
         self._here = threading.get_ident()
         self.last_tick = self._clock.now()
-        threading.Thread(target=self._watch, name="durable_sqlite watchdog", daemon=True).start()
+        self.thread = threading.Thread(target=self._watch, name="durable_sqlite watchdog", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Watch no more; the thread ends by itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -100,6 +101,8 @@ def test_the_wheel_asks_for_three_packages_and_keeps_the_rest_in_extras(wheel: P
 
 def test_the_wheel_runs_in_an_empty_environment(empty: Path, tmp_path: Path) -> None:
     assert _run(empty / "python", "-c", _TINY_RUN, tmp_path / "tiny.db", cwd=tmp_path) == "40\n"
+    listed = _run(empty / "durable_sqlite", "list", "--json", "--db", "tiny.db", cwd=tmp_path)
+    assert [run["workflow"] for run in json.loads(listed)["runs"]] == ["flow"]
 
 
 @pytest.mark.parametrize("command", [["durable_sqlite"], ["durable-sqlite"], ["python", "-m", "durable_sqlite"]])

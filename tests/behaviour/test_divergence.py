@@ -79,14 +79,18 @@ async def old() -> None:
 
 async def begin(path: Path, body: Body = old, *, recorded: int = 2) -> None:
     """Drive the old code until it stands, then die."""
+    await _until_it_stands(path, body, recorded)
+    gc.collect()  # the old code's steps are gone, as from a process that has ended
+    mended.append(True)
+
+
+async def _until_it_stands(path: Path, body: Body, recorded: int) -> None:
     async with Engine(path) as engine:
         run = await flow(body).options(id="x").start()
         async with asyncio.timeout(20):
             while len(await run.history()) < recorded:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         await die(engine)
-    gc.collect()  # the old code's steps are gone, as from a process that has ended
-    mended.append(True)
 
 
 async def go_on(path: Path, body: Body) -> Any:

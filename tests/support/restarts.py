@@ -40,6 +40,10 @@ async def die(engine: Engine) -> None:
     await asyncio.wait(left)
     await session.journal._let_go()
     session._threads.close()
+    session._retention.stop()
+    session.watchdog.stop()
+    if session.watchdog.thread is not None:
+        session.watchdog.thread.join()
     if session._lifeline is not None:
         session._lifeline.forget()
 

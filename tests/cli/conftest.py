@@ -1,0 +1,35 @@
+"""Journals that the tests of the command line share: nobody changes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli import journals
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Commands by the hundred: their modules are compiled once, whatever the environment says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("compiled")))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal with a run in each state, alone in its folder."""
+    path = tmp_path_factory.mktemp("shop") / "shop.db"
+    journals.every_state(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal in which each text is out to harm whoever looks."""
+    path = tmp_path_factory.mktemp("hostile") / "hostile.db"
+    journals.hostile(path)
+    return path
