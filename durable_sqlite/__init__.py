@@ -191,7 +191,8 @@ _HOMES = {
     "errors": (
         "AmbiguousStep BodyError DefinitionError DuplicateKey DurableError EngineClosed ErrorRecord "
         "InvalidName JournalDamaged JournalError JournalGone JournalMismatch JournalTooNew "
-        "LeaseLost NoEngine NotAJournal NotDurable OpenBranches PayloadError PayloadTooLarge ReplayDiverged RunCancelled RunConflict RunError RunExists "
+        "LeaseLost NoEngine NotAJournal NotDurable OpenBranches PayloadError PayloadTooLarge "
+        "ReplayDiverged RunCancelled RunConflict RunError RunExists "
         "RunFailed RunParked SignalRejected SignalSuperseded StepFailed StorageStalled SuspendedStepConflict "
         "Undecodable UnknownRun Unloading Unstorable UsageError WrongLoop WrongState"
     ),
