@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio  # only named here: the command line asks for the time, and has no use for an event loop
 
 __all__ = ["Alarm", "Clock", "SystemClock", "from_datetime", "microseconds", "to_datetime"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import re
@@ -31,12 +32,21 @@ def test_the_exports_are_exactly_the_documented_ones() -> None:
 
 def test_every_export_exists_and_no_public_name_is_left_out() -> None:
     assert len(set(_PUBLIC)) == len(_PUBLIC)
+    found = {name: getattr(durable_sqlite, name) for name in _PUBLIC}  # each is found when it is first asked for
     public = {
         name for name, value in vars(durable_sqlite).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    lazy = {"Signal", "Suspend"}  # found when they are first asked for, so that pydantic is not imported before
-    assert public | lazy == set(_PUBLIC)
-    assert all(getattr(durable_sqlite, name).__name__ == name for name in lazy)
+    assert public == set(found) == set(durable_sqlite._HOME_OF)
+    assert set(_PUBLIC) <= set(dir(durable_sqlite))
+    with pytest.raises(AttributeError, match="has no attribute 'Nobody'"):
+        _ = durable_sqlite.Nobody  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+
+
+def test_what_a_checker_reads_of_the_exports_is_where_they_are_found() -> None:
+    tree = ast.parse((ROOT / "durable_sqlite" / "__init__.py").read_text(encoding="utf-8"))
+    [block] = [node for node in tree.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name)]
+    read = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert read == durable_sqlite._HOME_OF
 
 
 @pytest.mark.parametrize("name", _PUBLIC)

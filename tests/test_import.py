@@ -54,6 +54,8 @@ import pydantic, aiosqlite
 pydantic.BaseModel, pydantic.TypeAdapter, pydantic.ConfigDict
 before = set(sys.modules)
 import durable_sqlite
+for name in set(durable_sqlite.__all__) - {"Signal", "Suspend"}:  # these are pydantic models
+    getattr(durable_sqlite, name)
 print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
@@ -77,3 +79,14 @@ def test_importing_loads_little_besides_pydantic_and_aiosqlite() -> None:
     # Stands for "at most twice the time of pydantic and aiosqlite": a count does not depend on the machine.
     foreign = [name for name in json.loads(python("-c", _LOADED)) if name.split(".")[0] != "durable_sqlite"]
     assert len(foreign) <= 40, foreign
+
+
+def test_importing_alone_loads_no_module_of_ours() -> None:
+    code = "import json, sys, durable_sqlite; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(python("-c", code))
+    assert [name for name in loaded if name.split(".")[0] == "durable_sqlite"] == ["durable_sqlite"]
+    assert not {"asyncio", "dataclasses", "pydantic", "sqlite3"} & set(loaded)
+
+
+def test_the_modules_of_the_package_are_found_by_their_names() -> None:
+    assert python("-c", "import durable_sqlite; print(durable_sqlite.errors.UnknownRun.__name__)") == "UnknownRun\n"

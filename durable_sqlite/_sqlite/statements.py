@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from types import MappingProxyType
 
 __all__ = ["load", "parse"]
@@ -34,4 +33,6 @@ def parse(text: str) -> Mapping[str, str]:
 
 def load() -> Mapping[str, str]:
     """The statements of this journal by name."""
+    from importlib import resources  # noqa: PLC0415 - the command line cuts a file of its own, and wants to be quick
+
     return parse(resources.files("durable_sqlite._sqlite").joinpath("statements.sql").read_text(encoding="utf-8"))
