@@ -78,6 +78,8 @@ class Engine:
         synchronous: `full` lets every acknowledged write survive power loss; `normal` is faster and may lose the last ones
             then, though never after a mere crash of the process.
         drive: Whether this engine drives runs; without it, it is a client that starts, asks and acts.
+        only: The ids of the runs that this engine drives, with the runs that their bodies start, and those that are started
+            here; all others are left to other engines. None: all.
         max_resident: How many bodies may be in memory.
         unload_after: Seconds for which a suspended run's body stays in memory.
         lease: Seconds for which this engine may be silent, because its process hangs, before another one takes its runs.
@@ -107,6 +109,7 @@ class Engine:
         retry: Retry | None = None,
         synchronous: Literal["full", "normal"] = "full",
         drive: bool = True,
+        only: Collection[str] | None = None,
         max_resident: int = 10_000,
         unload_after: float | timedelta = 5.0,
         lease: float | timedelta = 15.0,
@@ -140,6 +143,9 @@ class Engine:
                 raise UsageError(f"Engine(workflows=...) takes workflows, not {given!r}")
         self._workflows = tuple(given.spec for given in workflows or ())
         self._drives = drive
+        if isinstance(only, str):
+            raise UsageError(f"Engine(only=...) takes several ids, not {only!r}: write [{only!r}]")
+        self._only = None if only is None else tuple(check_name("a run's id", run_id) for run_id in only)
         self._max_recoveries = max_recoveries
         self._max_entries = max_entries
         self._step_threads = step_threads
@@ -251,7 +257,7 @@ class Engine:
             path=self._path,
             drives=self._drives,
             workflows=self._workflows,
-            worker=WorkerOptions(self._max_resident, self._unload_after),
+            worker=WorkerOptions(self._max_resident, self._unload_after, self._only),
             vault=self._vault,
             clock=self._clock,
             lease=self._lease,
