@@ -517,16 +517,12 @@ class Worker:
         await self._note_next_due()
 
     async def _is_there_anything(self) -> bool:
-        return await self._around.journal.ready(
-            self._workflows.keys(), self._around.clock.now(), only=self._only
-        )
+        return await self._around.journal.ready(self._workflows.keys(), self._around.clock.now(), only=self._only)
 
     async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
         journal, now = self._around.journal, self._around.clock.now()
         self._looked_until = now
-        return await journal.claim(
-            self._workflows.keys(), now, max(1, limit), suspects=suspects, only=self._only
-        )
+        return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects, only=self._only)
 
     async def _load_claimed(self, claimed: list[Claimed]) -> None:
         memories = await self._around.journal.memories([one.hold.run for one in claimed])

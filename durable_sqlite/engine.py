@@ -64,6 +64,12 @@ def _nothing(_: str) -> None:
     """The failpoint of an engine in use."""
 
 
+def _ids(only: Collection[str]) -> tuple[str, ...]:
+    if isinstance(only, str):
+        raise UsageError(f"Engine(only=...) takes several ids, not {only!r}: write [{only!r}]")
+    return tuple(check_name("a run's id", run_id) for run_id in only)
+
+
 class Engine:
     """An open journal, and the worker that drives its runs: `async with Engine("orders.db") as engine: ...`.
 
@@ -126,6 +132,7 @@ class Engine:
         codec: Codec | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in ("self", "path", "__class__")}
         for name, number in (
             ("max_resident", max_resident),
             ("max_recoveries", max_recoveries),
@@ -143,9 +150,7 @@ class Engine:
                 raise UsageError(f"Engine(workflows=...) takes workflows, not {given!r}")
         self._workflows = tuple(given.spec for given in workflows or ())
         self._drives = drive
-        if isinstance(only, str):
-            raise UsageError(f"Engine(only=...) takes several ids, not {only!r}: write [{only!r}]")
-        self._only = None if only is None else tuple(check_name("a run's id", run_id) for run_id in only)
+        self._only = None if only is None else _ids(only)
         self._max_recoveries = max_recoveries
         self._max_entries = max_entries
         self._step_threads = step_threads
@@ -189,6 +194,15 @@ class Engine:
     def host(self) -> Host:
         """The engine as workflows and run handles use it."""
         return self._front
+
+    @property
+    def path(self) -> Path | None:
+        """The journal's file; None where it is in memory."""
+        return self._path
+
+    def anew(self, **options: Any) -> Engine:
+        """Another engine on the same journal, not open yet: with the options of this one, but for those that are given."""
+        return Engine(":memory:" if self._path is None else self._path, **{**self._given, **options})
 
     # Life ------------------------------------------------------------------------------------------------------------
 

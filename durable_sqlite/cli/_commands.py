@@ -63,6 +63,7 @@ class Entry(NamedTuple):
 
 TABLE = (
     Entry("demo", "_demo", "Begin", "a run killed with -9 in the middle of a step, and finished by another process"),
+    Entry("resume", "_resume", "Act", "drive one run here until it ends or waits, or everything that is due"),
     Entry("list", "_list", "Look", "the runs, newest first"),
     Entry("show", "_show", "Look", "all of one run: entries, attempts, waits, messages, children, errors"),
     Entry("why", "_why", "Look", "why a run does not move, and what would unblock it"),
