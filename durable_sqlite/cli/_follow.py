@@ -20,6 +20,9 @@ __all__ = ["Teller", "drive", "stands", "tell_end"]
 _LOOK_EVERY = 0.1  # seconds between two looks at what was recorded
 _OPEN = 1_000
 """Entries that are told of in one look."""
+_MOMENT = 0.01  # seconds that an engine is given to take up what has become ready
+_STUCK = 500
+"""Such moments after which what is ready and not taken up is left alone."""
 
 
 class Teller:
@@ -83,25 +86,27 @@ class Teller:
 async def drive(engine: Engine, teller: Teller | None, *, patience: int, call: Call, only: str | None) -> None:
     """Drive until nothing is left to do now, and what comes by itself is further away than `patience` microseconds."""
     telling = asyncio.create_task(_tell(teller))
+    session: Any = engine.host.open()  # type: ignore[attr-defined]
+    which = None if only is None else [only]
+    stuck = 0
     try:
-        while True:
+        while stuck < _STUCK:
             await engine.join()
-            due = await _next_due(engine, only)
-            now = call.now()
+            known, now = session.worker.known(), call.now()
+            if await session.journal.ready(known, now, only=which):
+                # The end of a child has just made its parent ready; it is taken up in one of the next turns.
+                stuck += 1
+                await asyncio.sleep(_MOMENT)
+                continue
+            stuck = 0
+            due = await session.journal.next_due(known, only=which)
             if due is None or due - now > patience:
                 break
-            await asyncio.sleep(max(due - now, 0) / 1_000_000 + _LOOK_EVERY / 4)
+            await asyncio.sleep(max(due - now, 0) / 1_000_000 + _MOMENT)
     finally:
         telling.cancel()
     if teller is not None:
         teller.look()
-
-
-async def _next_due(engine: Engine, only: str | None) -> int | None:
-    """When the next thing comes by itself, of what this engine drives."""
-    session: Any = engine.host.open()  # type: ignore[attr-defined]
-    due: int | None = await session.journal.next_due(session.worker.known(), only=None if only is None else [only])
-    return due
 
 
 async def _tell(teller: Teller | None) -> None:

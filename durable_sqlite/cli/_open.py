@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import redirect_stdout
@@ -19,7 +20,7 @@ from ._out import Out
 from ._text import cells, safe
 from ._trouble import Trouble
 
-__all__ = ["as_json", "json_argument", "make_engine", "perform", "who"]
+__all__ = ["as_json", "json_argument", "make_engine", "perform", "reason_of", "who"]
 
 T = TypeVar("T")
 
@@ -78,6 +79,13 @@ def who() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return ""
+
+
+def reason_of(error: Exception) -> str:
+    """Why what was typed does not fit a type: without what is said where something stored does not."""
+    text = re.sub(r"^.*?what is stored does not fit [^:]*: ", "", str(error), flags=re.DOTALL)
+    text = re.sub(r"; (let the type accept it again|take the old parameters again).*$", "", text, flags=re.DOTALL)
+    return text.replace("which is not stored", "which is not given").replace("is stored, but", "is given, but")
 
 
 # JSON that is typed --------------------------------------------------------------------------------------------------
