@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
 from importlib.util import find_spec
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -70,7 +71,7 @@ def load_app(call: Call) -> Code | None:
     thing: Any = module
     for part in attribute.split("."):
         thing = getattr(thing, part, None)
-    return _of_attribute(thing, setting.value, source)
+    return _of_attribute(_made_by(thing, source), setting.value, source)
 
 
 def need_app(call: Call) -> Code:
@@ -263,8 +264,18 @@ def _defined(modules: Iterable[ModuleType | None]) -> dict[str, Workflow[..., An
     return found
 
 
-def _of_attribute(thing: Any, value: str, source: str) -> Code:
-    made = thing() if callable(thing) and not isinstance(thing, (Workflow, type)) else thing
+def _made_by(thing: Any, source: str) -> Any:
+    """What a function of the application makes; anything else as it is."""
+    if not callable(thing) or isinstance(thing, (Workflow, type)) or iscoroutinefunction(thing):
+        return thing  # pyright: ignore[reportUnknownVariableType]
+    try:
+        with redirect_stdout(sys.stderr):
+            return thing()
+    except Exception as error:  # noqa: BLE001 - whatever an application does
+        raise Trouble(f"{source} raised an error", *_told(error)) from None
+
+
+def _of_attribute(made: Any, value: str, source: str) -> Code:
     if isinstance(made, Engine):
         return Code(_defined(sys.modules.values()), made, source)
     several: list[Any] = (

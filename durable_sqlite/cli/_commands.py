@@ -63,6 +63,8 @@ class Entry(NamedTuple):
 
 TABLE = (
     Entry("demo", "_demo", "Begin", "a run killed with -9 in the middle of a step, and finished by another process"),
+    Entry("start", "_start", "Begin", "start a run of a workflow of your code"),
+    Entry("worker", "_start", "Begin", "drive runs until told to stop"),
     Entry("list", "_list", "Look", "the runs, newest first"),
     Entry("show", "_show", "Look", "all of one run: entries, attempts, waits, messages, children, errors"),
     Entry("why", "_why", "Look", "why a run does not move, and what would unblock it"),
@@ -75,6 +77,12 @@ TABLE = (
     Entry("cancel", "_control", "Act", "ask a run to end, in good order"),
     Entry("pause", "_control", "Act", "let a run begin nothing more until it is resumed"),
     Entry("terminate", "_control", "Act", "end a run at once, without clean-up"),
+    Entry("dead-letters list", "_letters", "Act", "the runs that failed or are parked, and that nobody has seen to"),
+    Entry(
+        "dead-letters show", "_letters", "Act", "one of them: its error with all causes, and what would be tried again"
+    ),
+    Entry("dead-letters redrive", "_letters", "Act", "let one or many go on with a fresh budget"),
+    Entry("dead-letters discard", "_letters", "Act", "mark one or many as seen to"),
     Entry("doctor", "_doctor", "Care", "whether the journal and what it stands on are sound"),
 )
 """All commands, in the order of `--help`."""

@@ -194,3 +194,11 @@ WHERE changed > :since ORDER BY changed, no;
 SELECT
     (SELECT min(due_at) FROM durable_runs WHERE state = 'suspended' AND due_at IS NOT NULL),
     (SELECT count(*) FROM durable_runs WHERE state = 'pending');
+
+-- Dead letters, those that came last first.
+-- name: letters
+SELECT no, id, workflow, state, reason, coalesce(ended_at, updated_at), failed_keys, result
+FROM durable_runs INDEXED BY durable_runs_letters
+WHERE state IN ('failed', 'parked') AND discarded_at IS NULL
+    AND (:workflow IS NULL OR workflow = :workflow) AND (:reason IS NULL OR reason = :reason)
+ORDER BY no DESC LIMIT :limit;
