@@ -43,17 +43,13 @@ def _run(name: str, call: Call) -> int:
     options = call.options
     with call.journal() as journal:
         run_id = journal.read(lambda tables: journal.find(tables, options.run)).id
-        path = journal.path
-    from ._code import load_app  # noqa: PLC0415 - a run that is not there needs no engine
-    from ._open import make_engine, perform, who  # noqa: PLC0415
+    from ._open import perform, plain_engine, who  # noqa: PLC0415 - a run that is not there needs no engine
 
     by = who() if options.by is None else options.by
-    # The code only where it has to be: a journal with a codec takes none but its own engine.
-    setting = call.app()
-    code = load_app(call) if setting is not None and ":" in setting.value else None
+    engine = plain_engine(call)
 
     async def work() -> None:
-        async with make_engine(path, code) as engine:
+        async with engine:
             run = engine.run(run_id)
             act = {"cancel": run.cancel, "pause": run.pause, "terminate": run.terminate}[name]
             await act(reason=options.reason, by=by)

@@ -68,7 +68,7 @@ def _act_arguments(name: str, parser: argparse.ArgumentParser) -> None:
 
 
 def _redrive_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Let dead letters go on with a fresh budget: a worker takes them up, or `resume --due`. To drive one here: `resume`."
+    parser.description = "Let dead letters go on with a fresh budget, where a worker or `resume --due` drives them."
     _act_arguments("redrive", parser)
 
 
@@ -205,16 +205,14 @@ def _each(
     """Do something with each that is meant; one that somebody else was faster with does not hold up the others."""
     path, ids = _chosen(call, word)
     from ..errors import WrongState  # noqa: PLC0415
-    from ._code import load_app  # noqa: PLC0415
-    from ._open import make_engine, perform  # noqa: PLC0415
+    from ._open import perform, plain_engine  # noqa: PLC0415
 
-    setting = call.app()
-    code = load_app(call) if setting is not None and ":" in setting.value else None
+    engine = plain_engine(call)
     done: list[dict[str, Any]] = []
     refused: list[str] = []
 
     async def work() -> None:
-        async with make_engine(path, code) as engine:
+        async with engine:
             for run_id in ids:
                 try:
                     keys = await act(engine.run(run_id))

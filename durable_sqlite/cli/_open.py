@@ -7,6 +7,7 @@ import getpass
 import json
 import logging
 import re
+import sqlite3
 import sys
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import redirect_stdout
@@ -18,12 +19,13 @@ from ._code import Code
 from ._commands import Call
 from ._out import Out
 from ._text import cells, safe
-from ._trouble import Trouble
+from ._trouble import REFUSED, Trouble
 
-__all__ = ["as_json", "json_argument", "make_engine", "perform", "reason_of", "who"]
+__all__ = ["as_json", "json_argument", "make_engine", "perform", "plain_engine", "reason_of", "who"]
 
 T = TypeVar("T")
 
+_ENGINE = "name your own engine, or a function that makes it, with --app MODULE:ATTR"
 _BEFORE, _BEHIND = 40, 30
 """Characters that are shown around a fault."""
 
@@ -43,6 +45,40 @@ def make_engine(
     if theirs is None or theirs.resolve() != Path(path).resolve():
         raise Trouble(f"the engine of {code.source} is on {theirs or 'a journal in memory'}, not on {path}")
     return code.engine.anew(drive=drive, only=only, workflows=workflows)
+
+
+def plain_engine(call: Call, *, any_version: bool = False) -> Engine:
+    """An engine for what reads and writes no payload, so that it needs nobody's code: it drives nothing.
+
+    Raises:
+        Trouble: There is no journal.
+    """
+    with call.journal(any_version=any_version) as journal:
+        path = journal.path
+        try:
+            name = str((journal.read(lambda tables: tables.first("meta_value", name="codec")) or ("",))[0])
+        except sqlite3.OperationalError:  # it is older than this table
+            name = ""
+    return Engine(path, drive=False, codec=_Stranger(name) if name else None)
+
+
+class _Stranger:
+    """Stands for a codec that only the application has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def encode(self, data: bytes) -> bytes:
+        """Refuse."""
+        raise self._refusal(len(data))
+
+    def decode(self, data: bytes) -> bytes:
+        """Refuse."""
+        raise self._refusal(len(data))
+
+    def _refusal(self, size: int) -> Trouble:
+        what = f"a value of {size} bytes of this journal needs its codec {self.name}"
+        return Trouble(what, _ENGINE, code=REFUSED)
 
 
 def perform(call: Call, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
