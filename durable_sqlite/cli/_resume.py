@@ -16,6 +16,7 @@ from ._words import duration, liveness
 if TYPE_CHECKING:
     from typing import Any
 
+    from ..engine import Engine
     from ._code import Code
 
 __all__ = ["COMMANDS"]
@@ -112,21 +113,14 @@ def _drive(call: Call, path: str, facts: Facts) -> int:
     engine = make_engine(path, code, drive=True, only=[run.id])
 
     async def work() -> Sequence[str]:
-        with call.journal() as journal:
-            teller = Teller(call, journal, run.no)
-            async with engine:
-                state = str((await engine.run(run.id).info()).state)
-                again: Sequence[str] = ()
-                if state in ("failed", "parked", "paused"):
-                    kept = state != "paused"
-                    again = await engine.resume(
-                        run.id,
-                        accept_changes=options.accept_changes and kept,
-                        retry=options.retry if kept else (),
-                    )
+        # Whoever reads lets go first: whoever closes last takes the WAL away, and can only do that if it may write.
+        async with engine:
+            with call.journal() as journal:
+                teller = Teller(call, journal, run.no)
+                again = await _begin(call, engine, run.id)
+                if again:
                     teller.begin_anew()
-                    if again:
-                        call.out.note(f"tries again, with a fresh budget: {', '.join(again)}")
+                    call.out.note(f"tries again, with a fresh budget: {', '.join(again)}")
                 await drive(engine, teller, patience=options.stay, call=call, only=run.id)
         return again
 
@@ -134,6 +128,17 @@ def _drive(call: Call, path: str, facts: Facts) -> int:
     with call.journal() as journal:
         after = stands(journal, run.no)
     return tell_end(call, path, after, extra={"tried_again": list(again)})
+
+
+async def _begin(call: Call, engine: Engine, run_id: str) -> Sequence[str]:
+    """Let a run that has stopped or is paused go on; the keys that are tried again."""
+    options, run = call.options, engine.run(run_id)
+    state = str((await run.info()).state)
+    if state == "paused":
+        return await run.resume()
+    if state in ("failed", "parked"):
+        return await run.resume(accept_changes=options.accept_changes, retry=options.retry)
+    return ()
 
 
 def _say_from_where(call: Call, facts: Facts) -> None:
