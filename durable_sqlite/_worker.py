@@ -263,6 +263,12 @@ class Worker:
             self._quiet.append(waiter)
             await waiter
 
+    async def next_due(self) -> int | None:
+        """When there is something to drive next that comes by itself: now, where something is ready; None: never."""
+        if await self._is_there_anything():
+            return self._around.clock.now()
+        return await self._around.journal.next_due(self._workflows.keys(), only=self._only)
+
     def pumped(self) -> str | None:
         """The id of the run whose body runs right now. May be asked from another thread, while this one is held up."""
         return next((run.row.id for run in list(self._passes.values()) if run.pumped), None)

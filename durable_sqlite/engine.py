@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from ._care import absolute, duration_option, prune_runs, stats_of
-from ._clock import Clock, SystemClock, microseconds
+from ._clock import Clock, SystemClock, microseconds, to_datetime
 from ._codec import Codec, Vault
 from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, outside_runs, scope
 from ._findings import Verification
@@ -302,6 +302,15 @@ class Engine:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
         await self._front.open().worker.quiet()
         self._front.check_journal()
+
+    async def next_due(self) -> datetime | None:
+        """When this engine has something to drive next, as far as that comes by itself.
+
+        Now, where a run is ready; later, where the first sleep, timeout or retry ends; None, where none is to come: what
+        waits for messages, answers or other runs does not count, nor what this engine does not drive.
+        """
+        due = await self._front.open().worker.next_due()
+        return None if due is None else to_datetime(due)
 
     async def drain(self, timeout: float | timedelta = 30.0) -> bool:
         """Stop driving runs in good order, so that another process can go on with them at once.

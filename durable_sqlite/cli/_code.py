@@ -260,7 +260,8 @@ def _defined(modules: Iterable[ModuleType | None]) -> dict[str, Workflow[..., An
             continue
         for thing in list(getattr(module, "__dict__", {}).values()):
             if isinstance(thing, Workflow):
-                found.setdefault(thing.name, thing)  # pyright: ignore[reportUnknownMemberType]
+                one: Workflow[..., Any] = thing  # pyright: ignore[reportUnknownVariableType]
+                found.setdefault(one.name, one)
     return found
 
 
@@ -278,9 +279,9 @@ def _made_by(thing: Any, source: str) -> Any:
 def _of_attribute(made: Any, value: str, source: str) -> Code:
     if isinstance(made, Engine):
         return Code(_defined(sys.modules.values()), made, source)
-    several: list[Any] = (
-        [made] if isinstance(made, Workflow) else list(made) if isinstance(made, (list, tuple, set)) else []
-    )
+    several: list[Any] = [made] if isinstance(made, Workflow) else []
+    if isinstance(made, (list, tuple, set)):
+        several = [*made]  # pyright: ignore[reportUnknownVariableType]
     if several and all(isinstance(each, Workflow) for each in several):
         return Code({each.name: each for each in several}, None, source)
     raise Trouble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 from ..engine import Engine
@@ -83,26 +84,20 @@ class Teller:
         return [f"  {instant(at, now)}  {text}" for at, text in sorted(found, key=lambda each: each[0])]
 
 
-async def drive(engine: Engine, teller: Teller | None, *, patience: int, call: Call, only: str | None) -> None:
+async def drive(engine: Engine, teller: Teller | None, *, patience: int) -> None:
     """Drive until nothing is left to do now, and what comes by itself is further away than `patience` microseconds."""
     telling = asyncio.create_task(_tell(teller))
-    session: Any = engine.host.open()  # type: ignore[attr-defined]
-    which = None if only is None else [only]
     stuck = 0
     try:
         while stuck < _STUCK:
             await engine.join()
-            known, now = session.worker.known(), call.now()
-            if await session.journal.ready(known, now, only=which):
-                # The end of a child has just made its parent ready; it is taken up in one of the next turns.
-                stuck += 1
-                await asyncio.sleep(_MOMENT)
-                continue
-            stuck = 0
-            due = await session.journal.next_due(known, only=which)
-            if due is None or due - now > patience:
+            due = await engine.next_due()
+            left = None if due is None else (due - datetime.now(UTC)).total_seconds()  # noqa: TID251 - a person's clock
+            if left is None or left > patience / 1_000_000:
                 break
-            await asyncio.sleep(max(due - now, 0) / 1_000_000 + _MOMENT)
+            # The end of a child may have made its parent ready just now; it is taken up in one of the next turns.
+            stuck = stuck + 1 if left <= 0 else 0
+            await asyncio.sleep(max(left, 0) + _MOMENT)
     finally:
         telling.cancel()
     if teller is not None:

@@ -121,7 +121,7 @@ def _drive(call: Call, path: str, facts: Facts) -> int:
                 if again:
                     teller.begin_anew()
                     call.out.note(f"tries again, with a fresh budget: {', '.join(again)}")
-                await drive(engine, teller, patience=options.stay, call=call, only=run.id)
+                await drive(engine, teller, patience=options.stay)
         return again
 
     again = perform(call, work)
@@ -181,7 +181,7 @@ def _resume_due(call: Call) -> int:
 
         async def work() -> None:
             async with engine:
-                await drive(engine, None, patience=call.options.stay, call=call, only=None)
+                await drive(engine, None, patience=call.options.stay)
 
         perform(call, work)
     with call.journal() as journal:

@@ -94,7 +94,7 @@ def _start(call: Call) -> int:
                 no = journal.read(lambda tables: journal.find(tables, run.id)).no
                 call.out.note(f"{'started' if run.created else 'attached to'} run {run.id} of workflow {workflow.name}")
                 if options.wait:
-                    await drive(engine, Teller(call, journal, no), patience=_STAY, call=call, only=run.id)
+                    await drive(engine, Teller(call, journal, no), patience=_STAY)
             return run.id, run.created, no
 
     run_id, created, no = perform(call, work)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from durable_sqlite import Engine, State, UsageError, sleep, workflow
-from tests.support.clock import ManualClock
+from durable_sqlite._clock import to_datetime
+from tests.support.clock import START, ManualClock
 from tests.support.restarts import die, quiet
 
 
@@ -55,6 +56,24 @@ def test_what_is_started_there_is_driven_as_well(tmp_path: Path) -> None:
             clock.advance(61)
             await quiet(engine)
             assert await run == "awake"
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_says_when_it_has_something_to_drive_next(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock, unload_after=0) as engine:
+            assert await engine.next_due() is None
+            for seconds in (90, 60):
+                await rests.options(id=f"rests-{seconds}").start(seconds)
+            await quiet(engine)
+            assert await engine.next_due() == to_datetime(START + 60_000_000)
+            async with engine.anew(only=["rests-90"], workflows=[rests]) as other:
+                assert await other.next_due() == to_datetime(START + 90_000_000)
+            clock.advance(61)
+            await quiet(engine)
+            assert await engine.next_due() == to_datetime(START + 90_000_000)
 
     asyncio.run(scenario())
 
