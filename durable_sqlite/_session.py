@@ -327,6 +327,8 @@ class Session:
 
     def _leave(self, name: str, origin: str, runs: str) -> None:
         self._unknown.add(name)
+        if self._plan.worker.only is not None:
+            return  # all but a few are left to others, on purpose
         logger.warning(
             "%s of workflow %s (defined in %s) wait: this process does not know it. Import its module before opening the "
             "engine, or give Engine(workflows=[...]).",

@@ -177,6 +177,23 @@ _KNOWN: WeakValueDictionary[tuple[str, str], type[Any]] = WeakValueDictionary()
 """Signals and suspend points that a module defines, by what they are and their names."""
 
 
+def known_signal(name: str) -> SignalSpec | None:
+    """The signal of this name that an imported module defines, if there is one."""
+    found = _KNOWN.get(("signal", name))
+    return None if found is None else signal_spec(found)
+
+
+def known_point(name: str) -> PointSpec | None:
+    """The suspend point of this name that an imported module defines, if there is one."""
+    found = _KNOWN.get(("suspend point", name))
+    return None if found is None else point_spec(found)
+
+
+def known_names(kind: str) -> list[str]:
+    """The names of all of these, `signal` or `suspend point`, that imported modules define."""
+    return sorted(name for each, name in _KNOWN if each == kind)
+
+
 def _name(cls: type[BaseModel], name: str | None) -> str:
     """The stored name of a signal or a suspend point, which no other class of its kind has."""
     kind = "signal" if issubclass(cls, Signal) else "suspend point"

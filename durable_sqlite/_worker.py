@@ -37,6 +37,8 @@ class WorkerOptions:
     max_resident: int
     unload_after: int
     """Microseconds for which a suspended run's body stays in memory."""
+    only: tuple[str, ...] | None = None
+    """The ids of the runs that are driven, with what their bodies start; None: all."""
 
 
 class Worker:
@@ -60,6 +62,7 @@ class Worker:
         self._options = options
         self._changed = changed
         self._new_letter = new_letter
+        self._only = None if options.only is None else set(options.only)
         self._workflows: dict[str, WorkflowSpec] = {}
         self._passes: dict[int, Pass] = {}
         self._by_id: dict[str, Pass] = {}
@@ -116,6 +119,8 @@ class Worker:
 
     def started(self, started: Started) -> None:
         """Drive a run that was just created and is held from its first moment on; look for one that is not."""
+        if self._only is not None:
+            self._only.add(started.row.id)
         if started.hold is None:
             self.look()
         elif self._standing_down:
@@ -257,6 +262,12 @@ class Worker:
             waiter = self._around.loop.create_future()
             self._quiet.append(waiter)
             await waiter
+
+    async def next_due(self) -> int | None:
+        """When there is something to drive next that comes by itself: now, where something is ready; None: never."""
+        if await self._is_there_anything():
+            return self._around.clock.now()
+        return await self._around.journal.next_due(self._workflows.keys(), only=self._only)
 
     def pumped(self) -> str | None:
         """The id of the run whose body runs right now. May be asked from another thread, while this one is held up."""
@@ -512,12 +523,12 @@ class Worker:
         await self._note_next_due()
 
     async def _is_there_anything(self) -> bool:
-        return await self._around.journal.ready(self._workflows.keys(), self._around.clock.now())
+        return await self._around.journal.ready(self._workflows.keys(), self._around.clock.now(), only=self._only)
 
     async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
         journal, now = self._around.journal, self._around.clock.now()
         self._looked_until = now
-        return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects)
+        return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects, only=self._only)
 
     async def _load_claimed(self, claimed: list[Claimed]) -> None:
         memories = await self._around.journal.memories([one.hold.run for one in claimed])
@@ -534,7 +545,7 @@ class Worker:
             self._changed(one.row.id)
 
     async def _note_next_due(self) -> None:
-        due = await self._around.journal.next_due(self._workflows.keys())
+        due = await self._around.journal.next_due(self._workflows.keys(), only=self._only)
         if due is not None and not (self._closed or self._standing_down):
             self._ring_at(due if due > self._looked_until else self._looked_until + _LATER)
 

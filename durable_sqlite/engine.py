@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from ._care import absolute, duration_option, prune_runs, stats_of
-from ._clock import Clock, SystemClock, microseconds
+from ._clock import Clock, SystemClock, microseconds, to_datetime
 from ._codec import Codec, Vault
 from ._context import NOWHERE, EngineScope, Host, Scope, not_in_body, outside_runs, scope
 from ._findings import Verification
@@ -64,6 +64,12 @@ def _nothing(_: str) -> None:
     """The failpoint of an engine in use."""
 
 
+def _ids(only: Collection[str]) -> tuple[str, ...]:
+    if isinstance(only, str):
+        raise UsageError(f"Engine(only=...) takes several ids, not {only!r}: write [{only!r}]")
+    return tuple(check_name("a run's id", run_id) for run_id in only)
+
+
 class Engine:
     """An open journal, and the worker that drives its runs: `async with Engine("orders.db") as engine: ...`.
 
@@ -78,6 +84,8 @@ class Engine:
         synchronous: `full` lets every acknowledged write survive power loss; `normal` is faster and may lose the last ones
             then, though never after a mere crash of the process.
         drive: Whether this engine drives runs; without it, it is a client that starts, asks and acts.
+        only: The ids of the runs that this engine drives, with the runs that their bodies start, and those that are started
+            here; all others are left to other engines. None: all.
         max_resident: How many bodies may be in memory.
         unload_after: Seconds for which a suspended run's body stays in memory.
         lease: Seconds for which this engine may be silent, because its process hangs, before another one takes its runs.
@@ -107,6 +115,7 @@ class Engine:
         retry: Retry | None = None,
         synchronous: Literal["full", "normal"] = "full",
         drive: bool = True,
+        only: Collection[str] | None = None,
         max_resident: int = 10_000,
         unload_after: float | timedelta = 5.0,
         lease: float | timedelta = 15.0,
@@ -123,6 +132,7 @@ class Engine:
         codec: Codec | None = None,
         clock: Clock | None = None,
     ) -> None:
+        self._given = {name: value for name, value in locals().items() if name not in ("self", "path", "__class__")}
         for name, number in (
             ("max_resident", max_resident),
             ("max_recoveries", max_recoveries),
@@ -140,6 +150,7 @@ class Engine:
                 raise UsageError(f"Engine(workflows=...) takes workflows, not {given!r}")
         self._workflows = tuple(given.spec for given in workflows or ())
         self._drives = drive
+        self._only = None if only is None else _ids(only)
         self._max_recoveries = max_recoveries
         self._max_entries = max_entries
         self._step_threads = step_threads
@@ -184,6 +195,15 @@ class Engine:
     def host(self) -> Host:
         """The engine as workflows and run handles use it."""
         return self._front
+
+    @property
+    def path(self) -> Path | None:
+        """The journal's file; None where it is in memory."""
+        return self._path
+
+    def anew(self, **options: Any) -> Engine:
+        """Another engine on the same journal, not open yet: with the options of this one, but for those that are given."""
+        return Engine(":memory:" if self._path is None else self._path, **{**self._given, **options})
 
     # Life ------------------------------------------------------------------------------------------------------------
 
@@ -253,7 +273,7 @@ class Engine:
             network=self._network,
             drives=self._drives,
             workflows=self._workflows,
-            worker=WorkerOptions(self._max_resident, self._unload_after),
+            worker=WorkerOptions(self._max_resident, self._unload_after, self._only),
             vault=self._vault,
             clock=self._clock,
             lease=self._lease,
@@ -284,6 +304,15 @@ class Engine:
         """Wait until nothing is left to drive now: every run has ended, or waits."""
         await self._front.open().worker.quiet()
         self._front.check_journal()
+
+    async def next_due(self) -> datetime | None:
+        """When this engine has something to drive next, as far as that comes by itself.
+
+        Now, where a run is ready; later, where the first sleep, timeout or retry ends; None, where none is to come: what
+        waits for messages, answers or other runs does not count, nor what this engine does not drive.
+        """
+        due = await self._front.open().worker.next_due()
+        return None if due is None else to_datetime(due)
 
     async def drain(self, timeout: float | timedelta = 30.0) -> bool:
         """Stop driving runs in good order, so that another process can go on with them at once.

@@ -252,7 +252,13 @@ class Journal(Protocol):
     # Writes of the worker --------------------------------------------------------------------------------------------
 
     def claim(
-        self, workflows: Collection[str], now: int, limit: int, *, suspects: bool
+        self,
+        workflows: Collection[str],
+        now: int,
+        limit: int,
+        *,
+        suspects: bool,
+        only: Collection[str] | None = None,
     ) -> asyncio.Future[list[Claimed]]:
         """Take up to `limit` runs that are pending, or suspended and due, oldest due first.
 
@@ -264,6 +270,7 @@ class Journal(Protocol):
             now: The time that decides what is due.
             limit: The largest number of runs to take.
             suspects: Take one run of those whose owners died twice or more in a row, instead of all the others.
+            only: Take none but the runs with these ids, and those that their bodies started and did not detach.
         """
         ...
 
@@ -485,12 +492,12 @@ class Journal(Protocol):
         """A number that differs from the one before if anybody has written to the journal in between."""
         ...
 
-    async def ready(self, workflows: Collection[str], now: int) -> bool:
+    async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
         """Whether `claim` would find a run of these workflows, suspects included."""
         ...
 
-    async def next_due(self, workflows: Collection[str]) -> int | None:
-        """When the next suspended run of these workflows is due, or None."""
+    async def next_due(self, workflows: Collection[str], *, only: Collection[str] | None = None) -> int | None:
+        """When the next suspended run of these workflows is due, or None; `only` is that of `claim`."""
         ...
 
     async def backlog(self) -> list[tuple[str, str, int]]:

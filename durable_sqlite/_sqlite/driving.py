@@ -31,17 +31,27 @@ from .rows import Row, request_of
 __all__ = ["claim", "end", "give_back", "leave", "quarantine", "reclaim", "release", "suspend", "take_over"]
 
 
-def claim(desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool) -> list[Claimed]:
+def claim(
+    desk: Desk, workflows: Collection[str], now: int, limit: int, *, suspects: bool, only: Collection[str] | None = None
+) -> list[Claimed]:
     """Take runs that are ready: as many of each workflow as of any other, and of these the oldest due."""
     limit = min(limit, 1) if suspects else limit
     asked = {"workflows": json.dumps(sorted(workflows)), "now": now, "limit": limit, "suspects": suspects}
+    if only is not None:
+        ready = desk.all("claim_below", asked | {"ids": json.dumps(sorted(only))})
+    else:
+        ready = _ready(desk, asked, suspects=suspects)
+    taken = [_take(desk, no, now) for no in _in_turn(ready, limit)]
+    return [claimed for claimed in taken if claimed is not None]
+
+
+def _ready(desk: Desk, asked: Mapping[str, object], *, suspects: bool) -> list[Row]:
     ready = desk.all("claim_paused", asked)
     if suspects:
         ready += desk.all("claim_suspect", asked)
     else:
         ready += desk.all("claim_pending", asked) + desk.all("claim_due", asked)
-    taken = [_take(desk, no, now) for no in _in_turn(ready, limit)]
-    return [claimed for claimed in taken if claimed is not None]
+    return ready
 
 
 def _in_turn(ready: list[Row], limit: int) -> list[int]:

@@ -130,10 +130,16 @@ class SqliteJournal(Care):
     # Writes of the worker --------------------------------------------------------------------------------------------
 
     def claim(
-        self, workflows: Collection[str], now: int, limit: int, *, suspects: bool
+        self,
+        workflows: Collection[str],
+        now: int,
+        limit: int,
+        *,
+        suspects: bool,
+        only: Collection[str] | None = None,
     ) -> asyncio.Future[list[Claimed]]:
         """Take up to `limit` runs that are ready, oldest due first."""
-        return self._submit(lambda desk: driving.claim(desk, workflows, now, limit, suspects=suspects))
+        return self._submit(lambda desk: driving.claim(desk, workflows, now, limit, suspects=suspects, only=only))
 
     def reclaim(self, hold: Hold, at: int) -> asyncio.Future[News]:
         """Take a run at rest again whose body this worker still has."""
@@ -296,13 +302,13 @@ class SqliteJournal(Care):
         """
         return 0 if self._is_in_memory else await self._read(queries.pulse)
 
-    async def ready(self, workflows: Collection[str], now: int) -> bool:
+    async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
         """Whether `claim` would find a run of these workflows, suspects included."""
-        return await self._read(lambda tables: queries.ready(tables, workflows, now))
+        return await self._read(lambda tables: queries.ready(tables, workflows, now, only))
 
-    async def next_due(self, workflows: Collection[str]) -> int | None:
+    async def next_due(self, workflows: Collection[str], *, only: Collection[str] | None = None) -> int | None:
         """When the next run at rest of these workflows is due, or None."""
-        return await self._read(lambda tables: queries.next_due(tables, workflows))
+        return await self._read(lambda tables: queries.next_due(tables, workflows, only))
 
     async def backlog(self) -> list[tuple[str, str, int]]:
         """Name, origin and number of the pending or due-to-come runs, by workflow."""

@@ -231,15 +231,23 @@ def waits(tables: Tables, number: int) -> list[Wait]:
     return [readable(wait_of, row) for row in tables.all("waits", {"run": number})]
 
 
-def ready(tables: Tables, workflows: Collection[str], now: int) -> bool:
+def ready(tables: Tables, workflows: Collection[str], now: int, only: Collection[str] | None) -> bool:
     """Whether there is a run to be claimed."""
-    ((found,),) = tables.all("ready", {"workflows": json.dumps(sorted(workflows)), "now": now})
+    asked = {"workflows": json.dumps(sorted(workflows)), "now": now}
+    if only is None:
+        ((found,),) = tables.all("ready", asked)
+    else:
+        ((found,),) = tables.all("ready_below", asked | {"ids": json.dumps(sorted(only))})
     return bool(found)
 
 
-def next_due(tables: Tables, workflows: Collection[str]) -> int | None:
+def next_due(tables: Tables, workflows: Collection[str], only: Collection[str] | None) -> int | None:
     """When the next suspended run of these workflows is due, or None."""
-    ((due,),) = tables.all("next_due", {"workflows": json.dumps(sorted(workflows))})
+    asked = {"workflows": json.dumps(sorted(workflows))}
+    if only is None:
+        ((due,),) = tables.all("next_due", asked)
+    else:
+        ((due,),) = tables.all("next_due_below", asked | {"ids": json.dumps(sorted(only))})
     return None if due is None else int(due)
 
 

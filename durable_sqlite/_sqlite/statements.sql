@@ -468,6 +468,18 @@ JOIN durable_runs AS r ON r.no IN (
     WHERE p.workflow = w.value AND p.state = 'pending' AND p.deaths >= 2
     ORDER BY p.updated_at, p.no LIMIT 1);
 
+-- For whoever drives some runs and no others: these, and what their bodies started. Whoever asks has few of them.
+-- name: claim_below
+WITH RECURSIVE below (no) AS (
+    SELECT no FROM durable_runs WHERE id IN (SELECT value FROM json_each(:ids) AS w)
+    UNION
+    SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
+SELECT coalesce(r.due_at, r.updated_at), r.no, r.workflow FROM below JOIN durable_runs AS r ON r.no = below.no
+WHERE r.workflow IN (SELECT value FROM json_each(:workflows) AS w)
+    AND (+r.state = 'pending' OR (+r.state IN ('suspended', 'paused') AND r.due_at <= :now))
+    AND (+r.state <> 'suspended' AND r.deaths >= 2) = :suspects
+ORDER BY 1, r.no LIMIT :limit;
+
 -- The write lock is held since the look, so nobody was faster: where it matches no row, an index is damaged. A paused run whose deadline has come is not to be paused
 -- any more: it is to end.
 -- name: take
@@ -902,6 +914,25 @@ SELECT min(due) FROM (
     UNION ALL
     SELECT (SELECT min(due_at) FROM durable_runs WHERE workflow = w.value AND state = 'paused' AND due_at IS NOT NULL)
     FROM json_each(:workflows) AS w);
+
+-- The same two of some runs and what their bodies started.
+-- name: ready_below
+WITH RECURSIVE below (no) AS (
+    SELECT no FROM durable_runs WHERE id IN (SELECT value FROM json_each(:ids) AS w)
+    UNION
+    SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
+SELECT EXISTS (
+    SELECT 1 FROM below JOIN durable_runs AS r ON r.no = below.no
+    WHERE r.workflow IN (SELECT value FROM json_each(:workflows) AS w)
+        AND (+r.state = 'pending' OR (+r.state IN ('suspended', 'paused') AND r.due_at <= :now)));
+
+-- name: next_due_below
+WITH RECURSIVE below (no) AS (
+    SELECT no FROM durable_runs WHERE id IN (SELECT value FROM json_each(:ids) AS w)
+    UNION
+    SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
+SELECT min(r.due_at) FROM below JOIN durable_runs AS r ON r.no = below.no
+WHERE r.workflow IN (SELECT value FROM json_each(:workflows) AS w) AND +r.state IN ('suspended', 'paused');
 
 -- What recovery has to know: also of workflows that this process does not know.
 -- name: backlog

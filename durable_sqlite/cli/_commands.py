@@ -63,13 +63,31 @@ class Entry(NamedTuple):
 
 TABLE = (
     Entry("demo", "_demo", "Begin", "a run killed with -9 in the middle of a step, and finished by another process"),
+    Entry("start", "_start", "Begin", "start a run of a workflow of your code"),
+    Entry("worker", "_start", "Begin", "drive runs until told to stop"),
     Entry("list", "_list", "Look", "the runs, newest first"),
     Entry("show", "_show", "Look", "all of one run: entries, attempts, waits, messages, children, errors"),
     Entry("why", "_why", "Look", "why a run does not move, and what would unblock it"),
     Entry("timeline", "_timeline", "Look", "one run as bars over time, on the terminal or as a picture"),
     Entry("watch", "_watch", "Look", "one run, or all that is under way, as it changes"),
     Entry("stats", "_stats", "Look", "how many runs there are in which state, sizes, workers"),
+    Entry("resume", "_resume", "Act", "drive one run here until it ends or waits, or everything that is due"),
+    Entry("answer", "_mailing", "Act", "answer a question of a run"),
+    Entry("signal", "_mailing", "Act", "send a message to a run"),
+    Entry("cancel", "_control", "Act", "ask a run to end, in good order"),
+    Entry("pause", "_control", "Act", "let a run begin nothing more until it is resumed"),
+    Entry("terminate", "_control", "Act", "end a run at once, without clean-up"),
+    Entry("dead-letters list", "_letters", "Act", "the runs that failed or are parked, and that nobody has seen to"),
+    Entry(
+        "dead-letters show", "_letters", "Act", "one of them: its error with all causes, and what would be tried again"
+    ),
+    Entry("dead-letters redrive", "_letters", "Act", "let one or many go on with a fresh budget"),
+    Entry("dead-letters discard", "_letters", "Act", "mark one or many as seen to"),
     Entry("doctor", "_doctor", "Care", "whether the journal and what it stands on are sound"),
+    Entry("migrate", "_keep", "Care", "bring the journal to the schema of this version"),
+    Entry("backup", "_keep", "Care", "copy the journal into one file, while it is used"),
+    Entry("prune", "_keep", "Care", "forget runs that ended long ago"),
+    Entry("export", "_keep", "Care", "all of one run as one JSON document"),
 )
 """All commands, in the order of `--help`."""
 

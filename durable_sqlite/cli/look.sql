@@ -155,3 +155,51 @@ SELECT
 -- Of the application's own tables too.
 -- name: foreign_key_check
 PRAGMA foreign_key_check;
+
+-- Acting --------------------------------------------------------------------------------------------------------------
+
+-- What a run had recorded before somebody took it up.
+-- name: last_entry
+SELECT coalesce(max(seq), 0) FROM durable_entries WHERE run = :run AND recorded_at < :before;
+
+-- What a run that is being driven has recorded since.
+-- name: entries_since
+SELECT seq, key, kind, outcome, started_at, recorded_at FROM durable_entries
+WHERE run = :run AND seq > :after ORDER BY seq LIMIT :limit;
+
+-- name: status
+SELECT status FROM durable_runs WHERE no = :run;
+
+-- Whether a run, or one that its body started, could go on by itself until then: its owner may be dead.
+-- name: work_below
+WITH RECURSIVE below (no) AS (
+    SELECT :run
+    UNION
+    SELECT runs.no FROM below JOIN durable_runs AS runs ON runs.parent = below.no WHERE runs.detached = 0)
+SELECT EXISTS (
+    SELECT 1 FROM below JOIN durable_runs AS r ON r.no = below.no
+    WHERE +r.state IN ('pending', 'running') OR (+r.state IN ('suspended', 'paused') AND r.due_at <= :until));
+
+-- The workflows of which there is something to drive: the code of each has to be found.
+-- name: origins_under_way
+SELECT DISTINCT workflow, origin FROM durable_runs
+WHERE state IN ('pending', 'running', 'suspended') AND origin <> '' ORDER BY workflow, origin;
+
+-- What changed since, as it stands now.
+-- name: states_since
+SELECT id, workflow, state FROM durable_runs INDEXED BY durable_runs_by_change
+WHERE changed > :since ORDER BY changed, no;
+
+-- When the next run goes on by itself, and how many could at once.
+-- name: next_time
+SELECT
+    (SELECT min(due_at) FROM durable_runs WHERE state = 'suspended' AND due_at IS NOT NULL),
+    (SELECT count(*) FROM durable_runs WHERE state = 'pending');
+
+-- Dead letters, those that came last first.
+-- name: letters
+SELECT no, id, workflow, state, reason, coalesce(ended_at, updated_at), failed_keys, result
+FROM durable_runs INDEXED BY durable_runs_letters
+WHERE state IN ('failed', 'parked') AND discarded_at IS NULL
+    AND (:workflow IS NULL OR workflow = :workflow) AND (:reason IS NULL OR reason = :reason)
+ORDER BY no DESC LIMIT :limit;

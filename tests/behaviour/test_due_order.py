@@ -63,9 +63,9 @@ def claims_from_now_on(patch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]
     claim: Callable[..., asyncio.Future[list[Claimed]]] = SqliteJournal.claim
 
     def noted(
-        journal: SqliteJournal, workflows: Any, at: int, limit: int, *, suspects: bool
+        journal: SqliteJournal, workflows: Any, at: int, limit: int, **which: Any
     ) -> asyncio.Future[list[Claimed]]:
-        write = claim(journal, workflows, at, limit, suspects=suspects)
+        write = claim(journal, workflows, at, limit, **which)
         write.add_done_callback(lambda done: seen.append((limit, [one.row.id for one in done.result()])))
         return write
 

@@ -204,6 +204,7 @@ async def main():
                 "engine.resume": lambda: engine.resume(run.id), "engine.connect": engine.connect,
                 "engine.backup": lambda: engine.backup(f"{path}.copy"), "engine.prune": lambda: engine.prune(0),
                 "engine.stats": engine.stats, "engine.verify": engine.verify,
+                "engine.next_due": engine.next_due,
                 "engine.transact": lambda: engine.transact(lambda tx: None),
                 "engine.transact of a transaction": lambda: engine.transact(book),
                 "run.result": run.result, "await run": lambda: run, "run.info": run.info, "run.history": run.history,
@@ -218,7 +219,7 @@ async def main():
                 "workflow.signal_with_start": lambda: flow.options(id="x").signal_with_start(ForkedPaid(number=1), 1),
                 "a handle by id": lambda: flow.run(run.id).info(),
             }
-            names = {name for name in dir(engine) if not name.startswith("_")} - {"host", "run"}
+            names = {name for name in dir(engine) if not name.startswith("_")} - {"host", "run", "path", "anew"}
             assert {f"engine.{name}" for name in names} <= set(uses), names
             names = {name for name in dir(run) if not name.startswith("_")} - {"id", "created"}
             assert {f"run.{name}" for name in names} <= set(uses), names

@@ -39,7 +39,7 @@ _HEAVY = {
     "durable_sqlite.engine",
     "durable_sqlite._records",
 }
-_LOOKING = [entry for entry in TABLE if entry.module != "_demo"]
+_LOOKING = [entry for entry in TABLE if entry.group == "Look" or entry.name == "doctor"]
 _OF_A_RUN = ["show", "why", "timeline"]
 
 

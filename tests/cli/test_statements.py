@@ -38,7 +38,9 @@ def _plan(tables: Tables, sql: str, values: dict[str, Any] | None = None) -> lis
 
 
 def _scans(plan: list[str]) -> list[str]:
-    return [step for step in plan if re.match(r"SCAN (?!w VIRTUAL TABLE|CONSTANT)", step) and " USING " not in step]
+    return [
+        step for step in plan if re.match(r"SCAN (?!w VIRTUAL TABLE|below|CONSTANT)", step) and " USING " not in step
+    ]
 
 
 def _whole() -> dict[str, str]:

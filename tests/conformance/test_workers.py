@@ -559,3 +559,41 @@ def test_a_failed_attempt_of_a_run_that_is_driven_elsewhere_is_refused(lab: Over
         assert (await journal.memory(started.row.no)).attempts == []
 
     lab(program)
+
+
+def test_whoever_asks_for_some_runs_gets_these_and_what_is_below_them_alone(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        top = await journal.start(new_run("top"), IfExists.ATTACH, drive=False)
+        child = await journal.start(new_run("child", parent=top.row.no, at=11), IfExists.ATTACH, drive=False)
+        await journal.start(new_run("below", parent=child.row.no, at=12), IfExists.ATTACH, drive=False)
+        await journal.start(new_run("apart", parent=top.row.no, detached=True), IfExists.ATTACH, drive=False)
+        await journal.start(new_run("other", at=1), IfExists.ATTACH, drive=False)
+        assert not await journal.ready(["ship"], 50, only=["nobody"])
+        assert not await journal.ready(["another"], 50, only=["top"])
+        assert await journal.ready(["ship"], 50, only=["top"])
+        first = await journal.claim(["ship"], 50, 2, suspects=False, only=["top", "nobody"])
+        rest_of_them = await journal.claim(["ship"], 50, 9, suspects=False, only=["top", "nobody"])
+        assert [one.row.id for one in first] == ["top", "child"]
+        assert [one.row.id for one in rest_of_them] == ["below"]
+        assert await journal.claim(["ship"], 50, 9, suspects=False, only=[]) == []
+        assert not await journal.ready(["ship"], 50, only=["top"])
+        assert await journal.ready(["ship"], 50)
+
+    lab(program)
+
+
+def test_whoever_asks_for_some_runs_is_told_when_these_are_due(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal = await lab.worker()
+        for run_id, due in (("soon", 60), ("later", 90)):
+            _, hold = await begin(journal, run_id)
+            await journal.suspend(hold, rest(wait(deadline=due)))
+        assert await journal.next_due(["ship"]) == 60
+        assert await journal.next_due(["ship"], only=["later"]) == 90
+        assert await journal.next_due(["another"], only=["later"]) is None
+        assert not await journal.ready(["ship"], 60, only=["later"])
+        assert await journal.ready(["ship"], 90, only=["later"])
+        assert [one.row.id for one in await journal.claim(["ship"], 99, 9, suspects=False, only=["later"])] == ["later"]
+
+    lab(program)

@@ -239,6 +239,14 @@ class Disk:
         row = None if run_id is None else self.by_id(run_id)
         return row is not None and row.state in ENDED
 
+    def wanted(self, only: Iterable[str] | None) -> list[RunRow]:
+        """All runs; or those with these ids, and what is below them."""
+        if only is None:
+            return list(self.runs.values())
+        tops = {self.ids[run_id] for run_id in only if run_id in self.ids}
+        below = {row.no for top in tops for row in self.family(top)}
+        return [self.runs[no] for no in sorted(tops | below)]
+
     def family(self, no: int) -> list[RunRow]:
         """All that this run's body started, and theirs, by number; but no detached run, and nothing below one."""
         children = [row for row in self.runs.values() if row.parent == no and not row.detached]

@@ -42,13 +42,19 @@ class Driving(Door):
     # Taking and letting go -------------------------------------------------------------------------------------------
 
     def claim(
-        self, workflows: Collection[str], now: int, limit: int, *, suspects: bool
+        self,
+        workflows: Collection[str],
+        now: int,
+        limit: int,
+        *,
+        suspects: bool,
+        only: Collection[str] | None = None,
     ) -> asyncio.Future[list[Claimed]]:
         """Take runs that are ready."""
 
         def act() -> list[Claimed]:
             queues: dict[str, list[tuple[int, int]]] = {}
-            for row in self.disk.runs.values():
+            for row in self.disk.wanted(only):
                 if row.workflow in workflows and is_ready(row, now) and (row.deaths >= 2) == suspects:
                     due = row.updated_at if row.due_at is None else row.due_at
                     queues.setdefault(row.workflow, []).append((due, row.no))

@@ -132,15 +132,15 @@ class Reads(Door):
         ended = any(self.disk.has_ended(wait.target) and wait.key not in kept for wait in self.disk.open_waits[row.no])
         return bool(mail) or ended or self.disk.unheard(row) is not None or row.pause is not None
 
-    async def ready(self, workflows: Collection[str], now: int) -> bool:
+    async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
         """Whether `claim` would find a run."""
         await self._alive()
-        return any(row.workflow in workflows and is_ready(row, now) for row in self.disk.runs.values())
+        return any(row.workflow in workflows and is_ready(row, now) for row in self.disk.wanted(only))
 
-    async def next_due(self, workflows: Collection[str]) -> int | None:
+    async def next_due(self, workflows: Collection[str], *, only: Collection[str] | None = None) -> int | None:
         """When the next run at rest is due, or None."""
         await self._alive()
-        due = [row.due_at for row in self.disk.runs.values() if row.due_at is not None and row.workflow in workflows]
+        due = [row.due_at for row in self.disk.wanted(only) if row.due_at is not None and row.workflow in workflows]
         return min(due, default=None)
 
     async def backlog(self) -> list[tuple[str, str, int]]:
