@@ -13,6 +13,8 @@ from durable_sqlite.cli._schema import misfits
 from tests.cli.stand import Stand
 from tests.cli.support import Said, durable_sqlite
 
+pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+
 CARET = """no JSON: Expecting value (line 1, column 13)
   {"granted": tru}
               ^"""

@@ -15,6 +15,8 @@ from tests.cli.stand import Stand
 from tests.cli.support import durable_sqlite
 from tests.support.house import python
 
+pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+
 _TYPED = HOSTILE.replace("\x00", "")
 _CODES = (0, 1, 2, 3, 4, 5, 6, 75)
 _ACTS = [

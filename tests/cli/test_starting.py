@@ -13,6 +13,8 @@ import pytest
 from tests.cli.stand import Stand
 from tests.cli.support import durable_sqlite, environment
 
+pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+
 
 @pytest.fixture(scope="session")
 def failed_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
