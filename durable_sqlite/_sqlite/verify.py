@@ -109,9 +109,11 @@ def _references(tables: Tables) -> list[Finding]:
 
 def _strays(tables: Tables) -> list[Finding]:
     """Rows without which nothing can be written."""
-    if _asked(tables, tables.sql["tick_now"])[0]:
+    rows, error = _asked(tables, tables.sql["tick_now"])
+    if rows:
         return []
-    return [Finding(FindingKind.STRUCTURE, "the row of durable_ticks is missing", _RESTORE)]
+    fate = "is missing" if error is None else f"cannot be read ({error})"
+    return [Finding(FindingKind.STRUCTURE, f"the row of durable_ticks {fate}", _RESTORE)]
 
 
 def _asked(tables: Tables, sql: str) -> tuple[list[Any], str | None]:

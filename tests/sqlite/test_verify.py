@@ -63,7 +63,11 @@ LOOKS = {
         FindingKind.STRUCTURE,
         "durable_runs cannot be read (SQLITE_",
     ),
-    "the row that counts": (SQL["tick_now"], FindingKind.STRUCTURE, "the row of durable_ticks is missing"),
+    "the row that counts": (
+        SQL["tick_now"],
+        FindingKind.STRUCTURE,
+        "the row of durable_ticks cannot be read (SQLITE_CORRUPT",
+    ),
     "rows of a run": (OF_ENTRIES, FindingKind.ROWS, "run a: its entries cannot be read (SQLITE_CORRUPT"),
 }
 
@@ -118,6 +122,10 @@ def test_a_journal_that_lost_its_own_row_is_named_and_not_opened_again(tmp_path:
     async def main() -> None:
         async with opened(path) as journal:
             await begin(journal)
+            tamper(path, "CREATE TABLE kept AS SELECT * FROM durable_ticks", "DELETE FROM durable_ticks")
+            (finding,) = (await journal.verify(False)).findings
+            assert (finding.kind, finding.what) == (FindingKind.STRUCTURE, "the row of durable_ticks is missing")
+            tamper(path, "INSERT INTO durable_ticks SELECT * FROM kept")
         tamper(path, "DELETE FROM durable_ticks")
         with pytest.raises(JournalDamaged, match=r"row of the journal's own is missing .*restore a backup"):
             await SqliteJournal(path).open("w", 1)
@@ -207,14 +215,14 @@ def unsummed(path: Path) -> None:
 class Watched(sqlite3.Connection):
     """A connection that tells of each statement before it is executed."""
 
-    tell: Callable[[str], object] = staticmethod(lambda _sql: None)
+    tell: Callable[[str], object]
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         self.tell(sql)
         return super().execute(sql, parameters)
 
 
-def fill(path: Path, tell: Callable[[str], object] = lambda _sql: None) -> None:
+def fill(path: Path, tell: Callable[[str], object] = str) -> None:
     """Sum a journal."""
     with closing(sqlite3.connect(path, isolation_level=None, factory=Watched)) as connection:
         connection.tell = tell

@@ -141,8 +141,12 @@ def test_no_attempt_begins_once_what_was_written_before_it_was_refused(
 
     async def scenario() -> bool:
         write = late(asyncio.get_running_loop())
-        ledger = Ledger(cast("Any", SimpleNamespace(record=lambda *_: write)), Hold(1, 1), lambda _error: None)
-        ledger.record(cast("Any", None))
+
+        def fail(_hold: Hold, _attempt: object) -> asyncio.Future[Any]:
+            return write
+
+        ledger = Ledger(cast("Any", SimpleNamespace(fail=fail)), Hold(1, 1), lambda _error: None)
+        ledger.fail(cast("Any", None))
         crew: Any = SimpleNamespace(_ledger=ledger, _around=None, _may_begin=lambda: True)
         return await Crew._may_act(crew, Call("s#1", Kind.STEP, "s"))
 
