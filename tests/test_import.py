@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+import durable_sqlite
 from tests.support.house import python
 
 _WATCHED = """
@@ -90,3 +93,8 @@ def test_importing_alone_loads_no_module_of_ours() -> None:
 
 def test_the_modules_of_the_package_are_found_by_their_names() -> None:
     assert python("-c", "import durable_sqlite; print(durable_sqlite.errors.UnknownRun.__name__)") == "UnknownRun\n"
+
+
+def test_a_module_of_the_package_is_given_to_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(durable_sqlite, "errors")  # as it is before anything has imported it
+    assert durable_sqlite.errors.UnknownRun is durable_sqlite.UnknownRun

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from .._findings import Finding, FindingKind, Verification
 from . import past
@@ -43,14 +43,14 @@ async def verify(look: Hop) -> Verification:
     return Verification(tuple(findings), runs, rows)
 
 
-def accept(tables: Tables, runs: bool | Collection[str]) -> None:  # noqa: FBT001 - all, none, or these
+def accept(tables: Tables, runs: Literal[True] | Collection[str]) -> None:
     """Take what is stored for right: of these runs; or of all, and then the mark's reports are seen to as well."""
     if runs is True:
         past.acknowledge(tables)
         for number in _numbers(tables, 0, -1):
             if misfits(tables, number)[0]:
                 reseal(tables, number)
-    elif runs:
+    else:
         for run_id in runs:
             reseal(tables, tables.one("number_of", {"id": run_id})[0])
 
@@ -109,9 +109,11 @@ def _references(tables: Tables) -> list[Finding]:
 
 def _strays(tables: Tables) -> list[Finding]:
     """Rows without which nothing can be written."""
-    if _asked(tables, tables.sql["tick_now"])[0]:
+    rows, error = _asked(tables, tables.sql["tick_now"])
+    if rows:
         return []
-    return [Finding(FindingKind.STRUCTURE, "the row of durable_ticks is missing", _RESTORE)]
+    fate = "is missing" if error is None else f"cannot be read ({error})"
+    return [Finding(FindingKind.STRUCTURE, f"the row of durable_ticks {fate}", _RESTORE)]
 
 
 def _asked(tables: Tables, sql: str) -> tuple[list[Any], str | None]:

@@ -21,6 +21,7 @@ from durable_sqlite import (
     RunFailed,
     RunParked,
     Signal,
+    Undecodable,
     UnknownRun,
     step,
     workflow,
@@ -165,6 +166,37 @@ def test_what_a_person_accepts_goes_on_as_it_is_stored(tmp_path: Path) -> None:
 
     start(path, "a")
     tamper(path, "UPDATE durable_entries SET payload = CAST('\"forged\"' AS BLOB)")
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("instant", [2**62, -(2**62)])
+def test_a_run_of_no_time_that_there_is_cannot_be_shown(tmp_path: Path, instant: int) -> None:
+    path = tmp_path / "j.db"
+
+    async def main() -> None:
+        tamper(path, f"UPDATE durable_runs SET created_at = {instant}")
+        async with Engine(path, drive=False) as client:
+            with pytest.raises(JournalDamaged, match=r"what is stored cannot be shown .*engine\.verify"):
+                await client.run("a").info()
+
+    start(path, "a")
+    asyncio.run(main())
+
+
+def test_an_error_that_cannot_be_read_is_told_as_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+
+    async def main() -> None:
+        tamper(
+            path,
+            "UPDATE durable_runs SET state = 'parked', reason = 'error', ended_at = 9, due_at = NULL, "
+            "result = CAST('no JSON' AS BLOB)",
+        )
+        async with Engine(path, drive=False) as client:
+            with pytest.raises(Undecodable, match="a stored error cannot be read"):
+                await client.run("a").info()
+
+    start(path, "a")
     asyncio.run(main())
 
 

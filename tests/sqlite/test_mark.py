@@ -6,10 +6,13 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,15 @@ def test_what_is_said_of_other_journals_is_forgotten_once_it_is_told(tmp_path: P
     mark.take(OWN, 2)
     assert mark.look(OWN).strangers == ()
     mark.close()
+
+
+def test_a_mark_that_was_let_go_says_nothing_more(tmp_path: Path) -> None:
+    mark = Mark(str(tmp_path / "m"))
+    mark.take(OWN, 1)
+    mark.write(5)
+    mark.close()
+    mark.write(6)
+    assert latest_of(tmp_path / "m") == 5
 
 
 # What opening says ---------------------------------------------------------------------------------------------------
@@ -168,6 +180,33 @@ def test_a_mark_of_another_journal_is_reported(tmp_path: Path) -> None:
     work(tmp_path / "other.db", "b")
     shutil.copy(tmp_path / "other.db", path)
     assert kinds(work(path)) == [FindingKind.OTHER_JOURNAL]
+
+
+@pytest.mark.parametrize("damage", ["x" * 16, "0123456789ABCDEF", "", "0123456789abcde"])
+def test_an_identity_that_is_damaged_is_reported_and_made_anew(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "j.db"
+    work(path, "a")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE durable_meta SET value = ? WHERE name = 'identity'", (damage,))
+        connection.commit()
+    told = work(path)
+    assert any("the journal's identity is damaged" in finding.what for finding in told)
+    with closing(sqlite3.connect(path)) as connection:
+        ((fresh,),) = connection.execute("SELECT value FROM durable_meta WHERE name = 'identity'").fetchall()
+    assert re.fullmatch("[0-9a-f]{16}", fresh)
+    assert len(work(path)) == len(told)  # it is told once
+
+
+@pytest.mark.parametrize("damage", ["no JSON", "7", "[7]", '[["no kind", "what"]]'])
+def test_reports_that_are_damaged_themselves_are_reported(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "j.db"
+    work(path, "a")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO durable_meta (name, value) VALUES ('reports', ?)", (damage,))
+        connection.commit()
+    (finding,) = work(path)
+    assert finding.kind is FindingKind.STRUCTURE
+    assert "earlier findings is damaged" in finding.what
 
 
 def test_a_journal_that_was_deleted_is_reported(tmp_path: Path) -> None:

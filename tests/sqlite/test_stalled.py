@@ -264,6 +264,22 @@ def test_a_run_whose_start_was_in_doubt_is_left_to_whoever_looks_next(tmp_path: 
     asyncio.run(main())
 
 
+def test_a_start_in_doubt_that_finds_a_run_takes_it_from_nobody(tmp_path: Path) -> None:
+    async def main() -> None:
+        weather = Weather()
+        hours = Hours(heals_at(60, weather))
+        async with opened(tmp_path / "j.db", connection=faulty(weather), **hours.options) as journal:
+            _, hold = await begin(journal)
+            weather.bad(IOERR, "COMMIT", after=True)
+            weather.bad(IOERR, "PRAGMA synchronous")
+            with pytest.raises(StorageStalled, match=DOUBTFUL):
+                await journal.start(new_run("a"), IfExists.ATTACH, drive=True)
+            await journal.record(hold, entry())  # it is still held
+            assert await journal.claim(["ship"], 99, 9, suspects=False) == []
+
+    asyncio.run(main())
+
+
 def test_a_rollback_that_fails_leaves_no_doubt(tmp_path: Path) -> None:
     async def main() -> None:
         weather, hours = Weather(), Hours()

@@ -17,7 +17,7 @@ from durable_sqlite._records import RunQuery
 from durable_sqlite._sqlite import SqliteJournal, connect
 from durable_sqlite._sqlite.faults import Fault, fault_of, translate
 from durable_sqlite._sqlite.link import JobConnection
-from durable_sqlite.errors import DurableError, JournalError, NotAJournal, StorageStalled
+from durable_sqlite.errors import DurableError, JournalDamaged, JournalError, NotAJournal, StorageStalled
 from tests.sqlite.faults import Hours, Weather, faulty, opened, storage_error
 from tests.support.journals import begin, entry, new_message, statement
 
@@ -83,6 +83,19 @@ def test_an_error_without_a_code_is_told_as_well(tmp_path: Path) -> None:
     told = translate(sqlite3.ProgrammingError("Cannot operate on a closed database."), path=str(tmp_path))
     is_told(told, tmp_path, "ProgrammingError")
     assert told.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.OperationalError("Could not decode to UTF-8 column 'id' with text 'x'"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ],
+)
+def test_text_that_is_none_is_told_as_damage(error: sqlite3.Error | UnicodeDecodeError, tmp_path: Path) -> None:
+    told = translate(error, path=str(tmp_path))
+    assert isinstance(told, JournalDamaged)
+    assert f"{tmp_path} is damaged ({error}): restore a backup" in str(told)
 
 
 # Where they come up --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from durable_sqlite._sqlite.checkpoints import WAL_ALARM_BYTES
-from tests.sqlite.faults import FULL, Hours, Weather, faulty, opened
+from tests.sqlite.faults import FULL, IOERR, Hours, Weather, faulty, opened
 from tests.support.journals import begin, entry
 
 OPTIONS = {"checkpoint_bytes": 50_000, "alarm_bytes": 200_000}
@@ -66,6 +66,26 @@ def test_a_checkpoint_that_fails_is_named_as_the_cause(tmp_path: Path, caplog: p
     asyncio.run(main())
     (told,) = [record.getMessage() for record in caplog.records if "has grown" in record.getMessage()]
     assert "it could not be written back: there is no room" in told
+
+
+def test_a_checkpoint_that_fails_half_way_leaves_no_transaction_open(tmp_path: Path) -> None:
+    """It would keep every other writer out, and the next batch of this one would not begin."""
+    path = tmp_path / "j.db"
+
+    async def main() -> None:
+        weather = Weather()
+        async with opened(path, connection=faulty(weather), **OPTIONS, **Hours().options) as journal:
+            _, hold = await begin(journal)
+            weather.bad(IOERR, "ROLLBACK")
+            for seq in range(1, 51):
+                await journal.record(hold, entry(f"s#{seq}", seq=seq, payload=bytes(4_000)))
+            assert "ROLLBACK" in weather.seen
+            with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                other.execute("ROLLBACK")
+            weather.good()
+
+    asyncio.run(main())
 
 
 def test_a_wal_that_grows_in_one_large_commit_alarms_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,8 +16,9 @@ from durable_sqlite._clerk import Clerk
 from durable_sqlite._codec import describe, dump_error
 from durable_sqlite._crew import Crew
 from durable_sqlite._errands import Errands
+from durable_sqlite._ledger import Ledger
 from durable_sqlite._leftovers import Leftovers
-from durable_sqlite._records import Kind, Request
+from durable_sqlite._records import Hold, Kind, Request
 from durable_sqlite._run import Pass
 from durable_sqlite._signals import point_spec
 from durable_sqlite._stops import load_refusal, load_stop
@@ -130,6 +131,26 @@ def test_a_failed_transaction_whose_judging_was_cut_off_ends_the_pass() -> None:
         assert not crew.transacting
 
     on_a_loop(act)
+
+
+@pytest.mark.parametrize("late", [refused, cancelled])
+def test_no_attempt_begins_once_what_was_written_before_it_was_refused(
+    late: Callable[[asyncio.AbstractEventLoop], asyncio.Future[Any]],
+) -> None:
+    """The run may be driven elsewhere by now; so it is not even waited for that the journal is assured."""
+
+    async def scenario() -> bool:
+        write = late(asyncio.get_running_loop())
+
+        def fail(_hold: Hold, _attempt: object) -> asyncio.Future[Any]:
+            return write
+
+        ledger = Ledger(cast("Any", SimpleNamespace(fail=fail)), Hold(1, 1), lambda _error: None)
+        ledger.fail(cast("Any", None))
+        crew: Any = SimpleNamespace(_ledger=ledger, _around=None, _may_begin=lambda: True)
+        return await Crew._may_act(crew, Call("s#1", Kind.STEP, "s"))
+
+    assert asyncio.run(scenario()) is False
 
 
 @pytest.mark.parametrize("over", [False, True])

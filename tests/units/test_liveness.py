@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import platform
 import subprocess
 import sys
 import warnings
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from durable_sqlite._liveness import Lifeline, is_dead, side_file, sweep, sweep_strays
+from durable_sqlite import _liveness
+from durable_sqlite._liveness import Lifeline, is_dead, side_file, sweep, sweep_strays, this_start
 from tests.support.house import environment
 
 
@@ -143,3 +145,11 @@ def test_what_a_forked_child_does_first_is_to_forget(tmp_path: Path, monkeypatch
     del lifeline
     gc.collect()
     in_child[0]()
+
+
+def test_a_machine_that_does_not_number_its_starts_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert this_start() != platform.node()
+    monkeypatch.setattr(_liveness, "_BOOT_ID", tmp_path / "boot_id")
+    assert this_start() == platform.node()
