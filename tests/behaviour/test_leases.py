@@ -12,7 +12,18 @@ from weakref import ref
 
 import pytest
 
-from durable_sqlite import Engine, JournalError, LeaseLost, State, UsageError, _session, current_step, sleep, step, workflow
+from durable_sqlite import (
+    Engine,
+    JournalError,
+    LeaseLost,
+    State,
+    UsageError,
+    _session,
+    current_step,
+    sleep,
+    step,
+    workflow,
+)
 from durable_sqlite._clock import SystemClock
 from durable_sqlite._liveness import side_file, this_start
 from durable_sqlite._records import RunRow
