@@ -501,8 +501,10 @@ def test_whoever_waits_to_begin_anew_is_told_when_the_journal_ends(tmp_path: Pat
         gone = asyncio.ensure_future(journal.rejoin("and again", 20))
         with pytest.raises(EngineClosed, match="let go"):
             await first
-        await asyncio.wait([gone])
+        assert journal._life is not None
+        await asyncio.wait([gone, journal._life])
         assert gone.cancelled()
+        assert journal._life.exception() is None
         await journal.close(2)
 
     asyncio.run(main())
