@@ -597,5 +597,4 @@ class Worker:
 
 def _whatever_came_of_it(write: asyncio.Future[None]) -> None:
     """Take a refusal as read: the run had ended or was given up in the meantime."""
-    if not write.cancelled():
-        write.exception()
+    write.exception()

@@ -254,8 +254,8 @@ class Engine:
     def _broken(self, error: JournalError) -> None:
         """Nothing can be written any more: stop, and say so to all who wait and to all who ask."""
         self._front.broken = error
-        if self._session is not None:
-            self._session.break_off()
+        assert self._session is not None  # whose journal it is
+        self._session.break_off()
         self._front.listeners.fail(again(error))
 
     @property
@@ -588,8 +588,7 @@ class Engine:
         return await stats_of(self._front.open(), self._file(), self._path, self._clock)
 
     def _file(self) -> SqliteJournal:
-        if self._sqlite is None:
-            raise EngineClosed(f"{self!r} is not open")
+        assert self._sqlite is not None  # the engine is open, or was refused before
         return self._sqlite
 
     # Dead letters ----------------------------------------------------------------------------------------------------

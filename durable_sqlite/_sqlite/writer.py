@@ -461,16 +461,16 @@ class Writer:
     def _watch_thread(self) -> None:
         if self._watch is None and self._hop_since is not None and (self._bodies or self._clients):
             after = min(_LOOK_AFTER, self._settings.patience)
-            self._watch = self._loop.call_later(after, self._look_at_thread)
+            self._watch = self._loop.call_later(after, self._look_at_thread, self._hop_since)
 
-    def _look_at_thread(self) -> None:
+    def _look_at_thread(self, since: float) -> None:
         """The thread is at work for long: on a body that does not return, or in a storage that does not answer."""
         self._watch = None
         running = self._settings.bench.running
         if running is not None:
             self._tell_of_body(running)
-        elif self._hop_since is not None:
-            self._tell_of_silence(self._hop_since)
+        else:
+            self._tell_of_silence(since)
         self._watch_thread()
 
     def _tell_of_body(self, running: tuple[Budget, float]) -> None:

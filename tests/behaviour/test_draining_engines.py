@@ -689,6 +689,38 @@ def test_a_run_is_given_back_only_when_its_cancelled_step_has_gone_or_had_its_ti
     asyncio.run(scenario(goes=True))
 
 
+def test_runs_are_given_back_only_when_the_last_of_the_cancelled_steps_has_gone() -> None:
+    go = Stage()
+
+    @step
+    async def slow(name: str) -> None:
+        try:
+            await asyncio.Future()
+        finally:
+            await go.enter(name)
+
+    @workflow
+    async def one(name: str) -> None:
+        await slow(name)
+
+    async def scenario() -> None:
+        async with Engine(":memory:", clock=ManualClock()) as engine:
+            runs = [await one.start(name) for name in ("first", "last")]
+            await until(lambda: len(session_of(engine).worker.in_flight()) == 2)
+            drained = asyncio.create_task(engine.drain(0))
+            await go.seen("first", "last")
+            go.let("first")
+            await until(lambda: len(session_of(engine).drain._going) == 1)
+            await quiet_for_a_turn()
+            assert not drained.done()
+            assert [(await row_of(engine, run)).state for run in runs] == [State.RUNNING] * 2
+            go.let("last")
+            assert await bounded(drained) is False
+            assert [(await row_of(engine, run)).state for run in runs] == [State.PENDING] * 2
+
+    asyncio.run(scenario())
+
+
 def test_a_storage_that_does_not_take_what_is_given_back_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,11 +20,13 @@ from durable_sqlite import (
     State,
     UsageError,
     WrongLoop,
+    _session,
     sleep,
     step,
     workflow,
 )
 from tests.support.clock import ManualClock
+from tests.support.gates import session_of
 from tests.support.restarts import quiet
 from tests.support.stage import Stage
 
@@ -354,3 +356,42 @@ def test_closing_an_engine_leaves_no_thread_of_the_journal_behind(tmp_path: Path
         if not thread.daemon:
             thread.join(5)
             assert not thread.is_alive()
+
+
+def test_a_forked_child_drives_nothing_on_and_its_leaving_the_block_closes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its part is played here by the process itself; between real ones it is proved in the tests of forks."""
+    pinned: list[object] = []
+    monkeypatch.setattr(_session, "pin", pinned.append)
+    stage = Stage()
+
+    @step
+    async def slow() -> None:
+        await stage.enter("slow")
+
+    @workflow
+    async def one() -> None:
+        await slow()
+
+    async def scenario() -> None:
+        engine = Engine(":memory:")
+        async with engine:
+            await one.start()
+            await stage.seen("slow")
+            session = session_of(engine)
+            (held,) = session.worker.held()
+            session._forget()
+            assert (pinned, held.over) == ([], False), "this is the parent"
+            session._pid = -1
+            for _ in range(2):
+                session._forget()
+                assert (pinned, held.over) == ([session], True)
+        with pytest.raises(WrongLoop):
+            await engine.count()
+        # What the parent does in its time.
+        session._pid = os.getpid()
+        assert await engine.count() == 1
+        await engine.close()
+
+    asyncio.run(scenario())

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
-from durable_sqlite import Engine, LeaseLost, State, UsageError, _session, current_step, sleep, step, workflow
+from durable_sqlite import (
+    Engine,
+    JournalError,
+    LeaseLost,
+    State,
+    UsageError,
+    _session,
+    current_step,
+    sleep,
+    step,
+    workflow,
+)
 from durable_sqlite._clock import SystemClock
 from durable_sqlite._liveness import side_file, this_start
+from durable_sqlite._records import RunRow
+from durable_sqlite._session import Session
 from durable_sqlite._sqlite import SqliteJournal
 from tests.support.clock import ManualClock
 from tests.support.gates import deaf, session_of
@@ -318,3 +334,61 @@ def test_a_worker_leaves_what_it_does_not_know_alone_and_says_so_once(
     asyncio.run(scenario())
     assert caplog.text.count("does not know it") == 1
     assert "Engine(workflows=[...])" in caplog.text
+
+
+def test_an_engine_in_memory_begins_anew_too() -> None:
+    """It has no file beside the journal that says that it lives."""
+
+    async def scenario() -> None:
+        async with Engine(":memory:") as engine:
+            run = await job.start("a")
+            await stage.seen("a")
+            before = session_of(engine).name
+            session_of(engine).lapsed("a test says so")
+            await until(lambda: "a is cancelled" in effects)
+            stage.let("a", "more a")
+            assert await run.result(timeout=20) == "AMORE A"
+            assert session_of(engine).name != before
+
+    asyncio.run(scenario())
+
+
+def test_a_look_at_the_other_workers_that_fails_is_told_and_the_next_one_finds_what_they_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", workflows=[job]) as living:
+            neighbours = session_of(living)._neighbours
+            assert neighbours is not None
+            look, failed = neighbours.look, list[JournalError]()
+
+            async def fails_once() -> Sequence[RunRow]:
+                if not failed:
+                    failed.append(JournalError("as a test says"))
+                    raise failed[0]
+                return await look()
+
+            async with Engine(tmp_path / "j.db") as dying:
+                await job.options(id="x", engine=dying).start("a")
+                await stage.seen("a")
+                monkeypatch.setattr(neighbours, "look", fails_once)
+                await die(dying)
+            stage.let("a", "more a")
+            assert await living.run("x").result(timeout=20) == "AMORE A"
+            assert failed
+
+    asyncio.run(scenario())
+    assert caplog.text.count("the other workers cannot be looked at now: as a test says") == 1
+
+
+def test_the_keeper_of_a_lease_does_not_keep_what_the_lease_is_for() -> None:
+    async def scenario() -> None:
+        session = Session(Engine(":memory:")._plan())
+        lease, kept = session._lease(), ref(session)
+        del session
+        gc.collect()
+        assert kept() is None
+        lease.lapsed("a test says so")
+        assert lease.ticked() is None
+
+    asyncio.run(scenario())

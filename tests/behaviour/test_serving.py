@@ -20,7 +20,7 @@ from durable_sqlite._serve import Handler
 from tests.support.gates import session_of
 from tests.support.house import environment
 from tests.support.restarts import quiet
-from tests.support.stage import until
+from tests.support.stage import Stage, until
 
 SERVED = """
 import asyncio, sys
@@ -337,3 +337,73 @@ def test_nothing_of_a_signal_is_lost_between_two_engines_in_a_row() -> None:
                     await task
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_second_signal_cancels_what_is_in_flight_and_says_in_pythons_way_that_the_program_ends(
+    number: signal.Signals, error: type[BaseException]
+) -> None:
+    stage = Stage()
+
+    @step
+    async def waits() -> None:
+        await stage.enter("waits")
+
+    @workflow
+    async def one() -> None:
+        await waits()
+
+    async def scenario() -> None:
+        before = handlers()
+        async with Engine(":memory:") as engine:
+            run = await one.start()
+            await stage.seen("waits")
+
+            async def ends() -> None:
+                await until(lambda: isinstance(signal.getsignal(number), Handler))
+                signal.raise_signal(signal.SIGTERM)
+                await until(lambda: session_of(engine).worker._standing_down)
+                signal.raise_signal(number)
+
+            ending = asyncio.create_task(ends())
+            with pytest.raises(error) as caught:
+                await engine.serve(drain=3600)
+            await ending
+            if isinstance(caught.value, SystemExit):
+                assert caught.value.code == 143
+            assert handlers() == before
+            assert session_of(engine).drain.over.is_set()
+            row = await session_of(engine).journal.run(run.id)
+            assert row is not None
+            assert (row.state, row.interrupted) == (State.PENDING, True)
+
+    asyncio.run(scenario())
+
+
+def test_a_handler_in_another_process_puts_back_what_was_there_before_all_and_passes_the_signal_on() -> None:
+    heard: list[int] = []
+
+    def mine(number: int, _: object) -> None:
+        heard.append(number)
+
+    async def scenario() -> None:
+        told: list[int] = []
+        first = Handler(signal.SIGTERM, asyncio.get_running_loop(), told.append)
+        second = Handler(signal.SIGTERM, asyncio.get_running_loop(), told.append)
+        second._pid = -1  # it was set in the process that this one was forked from
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is mine
+        await quiet_for_a_turn()
+        assert told == []
+        second.remove()
+        first.remove()
+        assert signal.getsignal(signal.SIGTERM) is mine
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        asyncio.run(scenario())
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -16,7 +16,14 @@ import pytest
 
 from durable_sqlite._records import IfExists, RunQuery
 from durable_sqlite._sqlite import SqliteJournal, connect
-from durable_sqlite.errors import EngineClosed, JournalError, JournalMismatch, JournalTooNew, NotAJournal
+from durable_sqlite.errors import (
+    EngineClosed,
+    JournalDamaged,
+    JournalError,
+    JournalMismatch,
+    JournalTooNew,
+    NotAJournal,
+)
 from tests.sqlite.faults import Naps, faulty, storage_error
 from tests.support.journals import begin, entry, new_run
 
@@ -281,5 +288,44 @@ def test_an_opening_that_is_cancelled_leaves_nothing_open(tmp_path: Path) -> Non
         assert journal._writer is not None
         assert not journal._writer.link.is_open
         await journal.close(1)
+
+    asyncio.run(main())
+
+
+def test_a_journal_that_cannot_say_which_one_it_is_is_refused_as_damaged_and_left_as_it_is(tmp_path: Path) -> None:
+    """Bytes where a text should be: a flipped bit in the header of a row makes them so, past what SQLite checks."""
+    path = tmp_path / "j.db"
+    open_and_close(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        (schema,) = shell.execute("SELECT sql FROM sqlite_schema WHERE name = 'durable_meta'").fetchone()
+        shell.execute("PRAGMA writable_schema = ON")
+        loose = "CREATE TABLE durable_meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID"
+        shell.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'durable_meta'", (loose,))
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute("UPDATE durable_meta SET value = x'00' WHERE name = 'identity'")
+        shell.execute("PRAGMA writable_schema = ON")
+        shell.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'durable_meta'", (schema,))
+    with pytest.raises(JournalDamaged, match="keeps of itself is damaged"):
+        open_and_close(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        assert shell.execute("SELECT count(*) FROM durable_workers").fetchone() == (0,)
+
+
+def test_a_forked_child_that_puts_away_its_parents_loop_writes_nothing(tmp_path: Path) -> None:
+    """Its part is played here by the process itself; between real ones it is proved in the tests of forks."""
+
+    async def main() -> None:
+        journal = SqliteJournal(tmp_path / "j.db")
+        await journal.open("w", 1)
+        assert journal._life is not None
+        await journal.sound()  # the writer is at its work by then
+        journal._estate.inherited = True
+        journal._life.cancel()
+        await asyncio.wait([journal._life])
+        assert not journal._life.cancelled()
+        assert all(link.is_open for link in journal._links())
+        await journal.close(2)
+        assert all(link.is_open for link in journal._links())
+        await journal._let_go()  # what the parent does in its time
 
     asyncio.run(main())

@@ -6,10 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,27 @@ import pytest
 from durable_sqlite._records import IfExists
 from durable_sqlite._sqlite import SqliteJournal
 from durable_sqlite._sqlite.faults import Fault
+from durable_sqlite._sqlite.link import JobConnection
 from durable_sqlite._sqlite.patience import Patience, Pauses
-from durable_sqlite.errors import EngineClosed, JournalError, NotAJournal
+from durable_sqlite._sqlite.writer import Writer
+from durable_sqlite.errors import EngineClosed, JournalError, JournalGone, LeaseLost, NotAJournal
 from tests.sqlite.faults import BUSY, FULL, IOERR, Naps, Script, faulty, opened, storage_error
 from tests.support.journals import begin, entry, new_run
+from tests.support.stage import until
+
+
+class Clinging(JobConnection):
+    """Connections that say that they could not be closed, though they are."""
+
+    def close(self) -> None:
+        super().close()
+        raise IOERR
+
+
+def writer_of(journal: SqliteJournal) -> Writer:
+    assert journal._writer is not None
+    return journal._writer
+
 
 # Obstacles -----------------------------------------------------------------------------------------------------------
 
@@ -313,3 +334,260 @@ def test_reads_wait_for_the_storage_too(tmp_path: Path, caplog: pytest.LogCaptur
     assert len(told) == 2
     assert "storage stalled" in told[0]
     assert "works again" in told[1]
+
+
+def test_files_that_are_back_by_the_time_the_writer_looks_are_looked_at_again(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+
+    async def main() -> None:
+        naps = Naps()
+        async with opened(path, sleep=naps) as journal:
+            await begin(journal)
+            assert journal._reader is not None
+            settings = journal._reader._settings
+
+            async def missing() -> None:
+                path.with_name("away.db").rename(path)
+                await settings.missing()
+
+            journal._reader._settings = replace(settings, missing=missing)
+            path.rename(path.with_name("away.db"))
+            assert await journal.run("a") is not None
+            assert len(naps.taken) == 1
+
+    asyncio.run(main())
+
+
+def test_a_file_system_that_gives_up_in_time_is_trouble_of_the_storage(tmp_path: Path) -> None:
+    """As one on the network does: its error has the class of a time limit, and is none of ours."""
+
+    async def main() -> None:
+        script, naps = Script(), Naps()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal:
+            await begin(journal)
+            script.before["SELECT"] = [TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))] * 2
+            assert await journal.run("a") is not None
+            assert len(naps.taken) == 2
+
+    asyncio.run(main())
+
+
+def test_whoever_looks_keeps_the_connection_until_a_fresh_one_can_be_had(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        script, refused = Script(), list[str]()
+
+        class Refusing(faulty(script), Clinging):  # type: ignore[misc]  # the class is made by a function
+            def __init__(self, *args: Any, **options: Any) -> None:
+                if script.before.get("BEGIN") and not refused:
+                    refused.append("SQLITE_CANTOPEN")
+                    raise storage_error(sqlite3.SQLITE_CANTOPEN, "SQLITE_CANTOPEN")
+                super().__init__(*args, **options)
+
+        async with opened(tmp_path / "j.db", connection=Refusing, sleep=Naps()) as journal:
+            await begin(journal)
+            assert journal._reader is not None
+            worn = journal._reader.link
+            script.before["BEGIN"] = [IOERR] * 6
+            assert await journal.run("a") is not None
+            assert refused
+            assert journal._reader.link is not worn
+
+    with caplog.at_level(logging.DEBUG, "durable_sqlite.storage"):
+        asyncio.run(main())
+    assert "no fresh connection" in caplog.text
+    assert "could not be closed" in caplog.text
+
+
+# Jobs between the batches --------------------------------------------------------------------------------------------
+
+
+def test_beginning_anew_waits_out_a_storage_in_trouble_and_takes_a_fresh_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        script, naps = Script(), Naps()
+        async with (
+            opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal,
+            opened(tmp_path / "j.db") as other,
+        ):
+            worn = writer_of(journal).link
+            script.before["BEGIN IMMEDIATE"] = [IOERR] * 5
+            await journal.rejoin("anew", 20)
+            assert writer_of(journal).link is not worn
+            assert len(naps.taken) == 5
+            assert [row.name for row in await other.workers()] == ["anew"]
+
+    asyncio.run(main())
+    assert "works again" in caplog.text
+
+
+def test_a_worker_that_cannot_begin_anew_for_a_reason_that_does_not_heal_is_told_and_the_writes_go_on(
+    tmp_path: Path,
+) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            started, hold = await begin(journal)
+            script.before["BEGIN IMMEDIATE"] = [storage_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT")]
+            with pytest.raises(JournalError, match="damaged"):
+                await journal.rejoin("anew", 20)
+            await journal.record(hold, entry())
+            assert len(await journal.entries(started.row.no)) == 1
+
+    asyncio.run(main())
+
+
+def test_a_worker_does_not_begin_anew_once_nobody_waits_for_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        naps = Naps(lambda _count: rejoining.cancel())
+        async with (
+            opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal,
+            opened(tmp_path / "j.db") as other,
+        ):
+            before = [row.name for row in await other.workers()]
+            script.before["BEGIN IMMEDIATE"] = [BUSY]
+            rejoining = asyncio.ensure_future(journal.rejoin("anew", 20))
+            await asyncio.wait([rejoining])
+            await journal.sound()
+            assert [row.name for row in await other.workers()] == before
+
+    asyncio.run(main())
+
+
+def test_a_worker_has_begun_anew_though_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    here, go_on = threading.Event(), threading.Event()
+    held = False
+
+    def plan(sql: str, call: Callable[[], Any]) -> Any:
+        nonlocal held
+        if held and sql == "COMMIT":
+            held = False
+            here.set()
+            go_on.wait(20)
+        return call()
+
+    async def main() -> None:
+        nonlocal held
+        async with opened(tmp_path / "j.db", connection=faulty(plan)) as journal, opened(tmp_path / "j.db") as other:
+            held = True
+            rejoining = asyncio.ensure_future(journal.rejoin("anew", 20))
+            await until(here.is_set)
+            rejoining.cancel()
+            await asyncio.wait([rejoining])
+            go_on.set()
+            _, hold = await begin(journal)
+            await journal.record(hold, entry())
+            assert [row.name for row in await other.workers()] == ["anew"]
+
+    asyncio.run(main())
+
+
+def test_whoever_waits_to_begin_anew_is_told_when_the_journal_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+
+        def end(_count: int) -> None:
+            gone.cancel()
+            journal.stop()
+
+        naps = Naps(end)
+        journal = SqliteJournal(tmp_path / "j.db", connection=faulty(script), sleep=naps)
+        await journal.open("w", 1)
+        script.before["BEGIN IMMEDIATE"] = [BUSY]
+        first = asyncio.ensure_future(journal.rejoin("anew", 20))
+        gone = asyncio.ensure_future(journal.rejoin("and again", 20))
+        with pytest.raises(EngineClosed, match="let go"):
+            await first
+        assert journal._life is not None
+        await asyncio.wait([gone, journal._life])
+        assert gone.cancelled()
+        assert journal._life.exception() is None
+        await journal.close(2)
+
+    asyncio.run(main())
+
+
+def test_nobody_begins_anew_in_a_journal_that_is_closed_or_broken(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            await journal.close(2)
+            with pytest.raises(EngineClosed):
+                await journal.rejoin("anew", 20)
+        async with opened(tmp_path / "j.db") as journal:
+            (tmp_path / "j.db").rename(tmp_path / "away.db")
+            with pytest.raises(JournalGone):
+                await journal.sound()
+            with pytest.raises(JournalGone):
+                await journal.rejoin("anew", 20)
+
+    asyncio.run(main())
+
+
+def test_a_worker_in_memory_begins_anew_too() -> None:
+    async def main() -> None:
+        async with opened(":memory:") as journal:
+            _, hold = await begin(journal)
+            before = writer_of(journal).me
+            await journal.rejoin("anew", 20)
+            assert writer_of(journal).me != before
+            with pytest.raises(LeaseLost):
+                await journal.record(hold, entry())
+            (claimed,) = await journal.claim(["ship"], 30, 9, suspects=False)
+            await journal.record(claimed.hold, entry())
+
+    asyncio.run(main())
+
+
+# Connections that fail even to close ---------------------------------------------------------------------------------
+
+
+def test_a_connection_that_cannot_be_closed_holds_up_nobody_who_looks_for_a_doubtful_commit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        script = Script()
+
+        class Both(faulty(script), Clinging):  # type: ignore[misc]  # the class is made by a function
+            pass
+
+        async with opened(tmp_path / "j.db", connection=Both, sleep=Naps()) as journal:
+            started, hold = await begin(journal)
+            script.after["COMMIT"] = [IOERR]
+            await journal.record(hold, entry())
+            assert len(await journal.entries(started.row.no)) == 1
+
+    asyncio.run(main())
+    assert "could not be closed" in caplog.text
+
+
+def test_a_journal_whose_files_are_gone_is_left_alone_though_its_connections_cannot_be_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db", connection=Clinging) as journal:
+            (tmp_path / "j.db").rename(tmp_path / "away.db")
+            with pytest.raises(JournalGone):
+                await journal.sound()
+
+    asyncio.run(main())
+    assert caplog.text.count("could not be closed") == 2
+
+
+def test_a_journal_in_memory_is_over_where_its_connection_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nothing to look into after a COMMIT that failed: a fresh connection has an empty database."""
+
+    async def main() -> None:
+        script = Script()
+        async with opened(":memory:", connection=faulty(script), sleep=Naps()) as journal:
+            _, hold = await begin(journal)
+            script.before["COMMIT"] = [IOERR]
+            with pytest.raises(JournalError, match="no such table"):
+                await journal.record(hold, entry())
+            with pytest.raises(JournalError, match="no such table"):
+                await journal.record(hold, entry())
+
+    asyncio.run(main())
+    assert [record.levelname for record in caplog.records if record.levelname == "CRITICAL"] == ["CRITICAL"]

@@ -37,6 +37,8 @@ class Watch:
         self.ended = 0
         self.broken: sqlite3.Error | None = None
         self.broken_reads = False
+        self.word = "BEGIN IMMEDIATE"
+        """How the statements begin that are broken."""
         self.opened = 0
         self._path = path
         self.vigil = Vigil(
@@ -64,7 +66,7 @@ class Watch:
 
         class Faulty(sqlite3.Connection):
             def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-                if watch.broken is not None and (watch.broken_reads or sql.startswith("BEGIN IMMEDIATE")):
+                if watch.broken is not None and (watch.broken_reads or sql.startswith(watch.word)):
                     raise watch.broken
                 return super().execute(sql, parameters)
 
@@ -384,3 +386,20 @@ def test_the_end_of_its_thread_ends_the_keeper_of_a_lease(tmp_path: Path, monkey
 
 def test_the_clock_of_a_lease_never_goes_back() -> None:
     assert since_boot() <= since_boot()
+
+
+def test_a_renewal_whose_commit_fails_is_taken_back_and_tried_again(tmp_path: Path) -> None:
+    async def program(watch: Watch, journal: SqliteJournal, other: SqliteJournal, hold: Hold) -> None:
+        watch.turn()
+        before = await _me(journal, other)
+        watch.broken, watch.word = IOERR, "COMMIT"
+        assert watch.turn() < LEASE / 50
+        await journal.record(hold, entry())  # it would wait if a transaction were left open
+        watch.broken = None
+        assert (await _me(journal, other)).moved == before.moved + 1
+        watch.turn(0.1)
+        watch.turn(0.1)
+        assert (await _me(journal, other)).moved == before.moved + 2
+        assert watch.told == []
+
+    _over(tmp_path, program)

@@ -16,6 +16,7 @@ class World:
         self.me = 1
         self.enrolled = True
         self.told: list[str] = []
+        self.ended = 0
 
     def vigil(self) -> Vigil:
         return Vigil(
@@ -29,11 +30,14 @@ class World:
                 at=lambda: 0,
                 ticked=lambda: None,
                 lapsed=self.told.append,
-                ended=lambda: None,
+                ended=self.end,
                 needed=lambda: True,
                 now=lambda: self.now,
             )
         )
+
+    def end(self) -> None:
+        self.ended += 1
 
     def connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -66,3 +70,9 @@ def test_a_worker_that_was_struck_off_is_not_sure_of_anything_until_it_begins_an
     vigil.turn()
     assert vigil.is_sure
     vigil.close()
+
+
+def test_a_vigil_that_never_got_a_connection_ends_all_the_same() -> None:
+    world = World()
+    world.vigil().close()
+    assert world.ended == 1
