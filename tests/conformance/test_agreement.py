@@ -16,6 +16,6 @@ def test_the_journals_agree_on_random_programs(seed: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("seed", range(1_000, 2_000))
-def test_the_journals_agree_on_random_programs_by_the_thousand(seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(1_000, 1_400))
+def test_the_journals_agree_on_random_programs_by_the_hundred(seed: int, tmp_path: Path) -> None:
     asyncio.run(play(seed, tmp_path / "journal.db", steps=200))
