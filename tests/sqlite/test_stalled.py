@@ -358,9 +358,9 @@ def test_a_read_that_is_stuck_is_told_and_the_worker_goes_on_waiting(tmp_path: P
             journal._reader._settings = replace(journal._reader._settings, patience=0.001)
             on = True
             worker = asyncio.ensure_future(journal.memories([1]))
+            await until(stuck.is_set)
             with pytest.raises(StorageStalled, match="could not be looked up"):
                 await journal.run("a")
-            assert stuck.is_set()
             assert not worker.done()
             go_on.set()
             assert len(await worker) == 1
