@@ -82,3 +82,37 @@ def test_an_engine_says_when_it_has_something_to_drive_next(tmp_path: Path) -> N
 def test_ids_that_are_none_are_refused(tmp_path: Path, ids: Any) -> None:
     with pytest.raises(UsageError):
         Engine(tmp_path / "j.db", only=ids)
+
+
+def test_what_is_ready_is_to_be_driven_now_also_where_the_engine_has_stood_down(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock, workflows=[rests]) as engine:
+            await engine.drain(0)
+            await rests.start(60)
+            assert await engine.next_due() == to_datetime(START)
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_knows_its_file(tmp_path: Path) -> None:
+    assert Engine(tmp_path / "j.db").path == tmp_path / "j.db"
+    assert Engine(":memory:").path is None
+
+
+def test_nothing_is_said_of_workflows_that_are_left_to_others_on_purpose(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow
+    async def theirs() -> None: ...
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", drive=False) as client:
+            await theirs.options(engine=client).start()
+        async with Engine(tmp_path / "j.db", only=["another"]):
+            pass
+        assert "does not know" not in caplog.text
+        async with Engine(tmp_path / "j.db"):
+            assert "does not know" in caplog.text
+
+    asyncio.run(scenario())
