@@ -26,6 +26,7 @@ _NEVER = 2**62  # no change of a run has this number
 _BATCH = 100  # runs claimed in one transaction
 _AT_ONCE = 10  # bodies loaded in one turn of the loop
 _SUSPECT = 2  # deaths in a row after which a run is driven beside no other of its kind
+_PATIENCE = 3  # looks for a run that is due and cannot be claimed
 _LATER = 10_000_000  # microseconds after which a run that is due and cannot be claimed is tried again
 _CLOSE_GRACE = 5.0  # seconds that cancelled steps may take to go when the engine is closed
 
@@ -84,7 +85,9 @@ class Worker:
         self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
         self._looked_until = 0
-        """The time of the last claim: what was due by then was claimed, if it can be."""
+        """The time of the last claim: what was due by then, and at rest, was claimed, if it can be."""
+        self._in_vain = 0
+        """How many looks in a row have found nothing though something was due."""
         self._reserved = 0
         """For how many bodies room is kept."""
         self._heard = 0
@@ -518,7 +521,7 @@ class Worker:
             if not claimed and self._suspect is None:
                 claimed = await self._claim(1, suspects=True)
             if claimed:
-                self._wanted = True
+                self._wanted, self._in_vain = True, 0
                 await self._load_claimed(claimed)
         await self._note_next_due()
 
@@ -546,8 +549,16 @@ class Worker:
 
     async def _note_next_due(self) -> None:
         due = await self._around.journal.next_due(self._workflows.keys(), only=self._only)
-        if due is not None and not (self._closed or self._standing_down):
-            self._ring_at(due if due > self._looked_until else self._looked_until + _LATER)
+        if due is None or self._closed or self._standing_down:
+            return
+        if due > self._looked_until:
+            self._in_vain = 0
+        else:
+            # It may have come to rest after the look. But one that is never found is damaged, and must not keep us busy.
+            self._in_vain += 1
+            if self._in_vain > _PATIENCE:
+                due = self._looked_until + _LATER
+        self._ring_at(due)
 
     def _claimed(self, task: asyncio.Task[None]) -> None:
         self._claiming = None

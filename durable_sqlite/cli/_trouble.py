@@ -82,6 +82,16 @@ def code_of_state(state: str) -> int:
     return _OF_STATE.get(state, WAITS)
 
 
+def _odd_text(error: Exception) -> Trouble | None:
+    """What is wrong with a text that cannot be the name of anything."""
+    if isinstance(error, UnicodeEncodeError):
+        what = f"{error.object!a} holds a character that is none ({error.object[error.start]!a})"
+        return Trouble(what, "type it anew", code=USAGE)
+    if isinstance(error, ValueError) and str(error) == "embedded null byte":
+        return Trouble("a name holds a zero byte, which none can", "type it anew", code=USAGE)
+    return None
+
+
 def trouble_of(error: Exception, *, journal: str | None = None) -> Trouble:
     """Any error as words for a person, and an exit code.
 
@@ -93,6 +103,8 @@ def trouble_of(error: Exception, *, journal: str | None = None) -> Trouble:
         return error
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(error, journal or "the journal")
+    if (odd := _odd_text(error)) is not None:
+        return odd
     for base in type(error).__mro__:
         if base.__module__ == "durable_sqlite.errors" and base.__name__ in _OF_ERROR:
             return Trouble(str(error), code=_OF_ERROR[base.__name__])

@@ -512,3 +512,63 @@ def test_a_retry_that_is_due_takes_its_place_in_the_order(tmp_path: Path, monkey
             assert taken(claims) == ["n0", "n1", "n2"]
 
     asyncio.run(scenario())
+
+
+def test_a_run_that_comes_to_rest_overdue_after_the_look_is_found_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock, unload_after=0) as engine:
+            run = await overdue_nap.start()
+            await quiet(engine)
+            with monkeypatch.context() as patched:
+                looks = _blind(engine, patched, looks=2)
+                clock.advance(61)
+                assert await run.result(timeout=20) == "awake"
+                assert looks == [0, 1]
+
+    asyncio.run(scenario())
+
+
+def test_a_run_that_is_due_and_can_never_be_taken_does_not_keep_the_engine_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        clock = ManualClock()
+        async with Engine(tmp_path / "j.db", clock=clock, unload_after=0) as engine:
+            run = await overdue_nap.start()
+            await quiet(engine)
+            with monkeypatch.context() as patched:
+                looks = _blind(engine, patched, looks=1_000)
+                clock.advance(61)
+                for _ in range(20):
+                    await quiet(engine)
+                assert 2 <= len(looks) <= 10
+            clock.advance(11)
+            assert await run.result(timeout=20) == "awake"
+
+    asyncio.run(scenario())
+
+
+@workflow
+async def overdue_nap() -> str:
+    await sleep(60)
+    return "awake"
+
+
+def _blind(engine: Engine, patched: pytest.MonkeyPatch, *, looks: int) -> list[int]:
+    """Let the next claims find nothing; a list that grows with each of them."""
+    journal, taken = session_of(engine).journal, list[int]()
+    claim = journal.claim
+
+    def blind(*args: Any, **kwargs: Any) -> asyncio.Future[list[Claimed]]:
+        if len(taken) >= looks:
+            return claim(*args, **kwargs)
+        taken.append(len(taken))
+        nothing: asyncio.Future[list[Claimed]] = asyncio.get_running_loop().create_future()
+        nothing.set_result([])
+        return nothing
+
+    patched.setattr(journal, "claim", blind)
+    return taken
