@@ -18,7 +18,7 @@ from durable_sqlite._clock import to_datetime
 from durable_sqlite._records import Claimed
 from durable_sqlite._sqlite import SqliteJournal
 from tests.support.clock import START, ManualClock
-from tests.support.gates import session_of
+from tests.support.gates import deaf, session_of
 from tests.support.restarts import cut, die, quiet
 from tests.support.stage import until
 
@@ -520,6 +520,7 @@ def test_a_run_that_comes_to_rest_overdue_after_the_look_is_found_at_once(
     async def scenario() -> None:
         clock = ManualClock()
         async with Engine(tmp_path / "j.db", clock=clock, unload_after=0) as engine:
+            await deaf(engine)  # else it looks again because of what it has written itself
             run = await overdue_nap.start()
             await quiet(engine)
             with monkeypatch.context() as patched:
