@@ -389,6 +389,8 @@ class Door:
             await self._let_go()
             writer.fail(EngineClosed(f"the journal {self.path} was let go before this write was committed"))
         except Exception as error:  # noqa: BLE001 - nobody awaits this task: its end is everybody's answer
+            if self._estate.inherited:
+                return  # it went on in a forked child, where asyncio has no loop for it
             LOGGER.exception("the writer of %s is broken", self.path)
             writer.stop_for_good(JournalError(f"the writer of {self.path} is broken: {error!r}. Open the journal anew"))
             await self._leave_alone()

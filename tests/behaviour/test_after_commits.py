@@ -9,7 +9,7 @@ import pytest
 
 from durable_sqlite import Engine, Signal, State, Unloading, sleep, step, workflow
 from tests.support.clock import ManualClock
-from tests.support.families import becomes
+from tests.support.families import becomes, recorded
 from tests.support.gates import Gate, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, until
@@ -166,6 +166,7 @@ def test_an_end_that_is_not_committed_when_the_process_dies_was_told_to_nobody(
             waiting = asyncio.create_task(engine.run("kid").result())
             stage.let("work")
             await gate.reached()
+            await recorded(engine.run("kid"), 1)
             await a_while()
             assert not waiting.done()
             waiting.cancel()

@@ -311,6 +311,32 @@ def test_a_journal_that_cannot_say_which_one_it_is_is_refused_as_damaged_and_lef
         assert shell.execute("SELECT count(*) FROM durable_workers").fetchone() == (0,)
 
 
+def test_a_writer_that_goes_on_in_a_forked_child_ends_there_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """asyncio has no loop for it there, and says so to whatever waits; this is played here, as in the test below."""
+
+    async def main() -> None:
+        told: list[BaseException] = []
+        journal = SqliteJournal(tmp_path / "j.db", broken=told.append)
+        await journal.open("w", 1)
+        assert journal._life is not None
+        assert journal._writer is not None
+
+        async def elsewhere() -> bool:
+            raise RuntimeError("is bound to a different event loop")
+
+        monkeypatch.setattr(journal._writer._news, "wait", elsewhere)
+        journal._estate.inherited = True
+        await asyncio.wait([journal._life])
+        assert journal._life.exception() is None
+        assert told == []
+        await journal._let_go()  # what the parent does in its time
+
+    asyncio.run(main())
+    assert "broken" not in caplog.text
+
+
 def test_a_forked_child_that_puts_away_its_parents_loop_writes_nothing(tmp_path: Path) -> None:
     """Its part is played here by the process itself; between real ones it is proved in the tests of forks."""
 
