@@ -111,7 +111,7 @@ SELECT no, workflow, input_digest, state, uid, parent FROM durable_runs WHERE id
 SELECT deadline_at, cancel_at, cancel_reason, cancel_by, pause_at, pause_reason, pause_by FROM durable_runs
 WHERE no = :run;
 
--- How many rows go with a run.
+-- How many rows go with a run, or are written because it goes: its children lose their parent.
 -- name: rows_of
 SELECT 1
     + (SELECT count(*) FROM durable_run_tags WHERE run = :run)
@@ -121,7 +121,8 @@ SELECT 1
     + (SELECT count(*) FROM durable_waits WHERE run = :run)
     + (SELECT count(*) FROM durable_signals WHERE run = :run)
     + (SELECT count(*) FROM durable_questions WHERE run = :run)
-    + (SELECT count(*) FROM durable_early WHERE run = :run);
+    + (SELECT count(*) FROM durable_early WHERE run = :run)
+    + (SELECT count(*) FROM durable_runs WHERE parent = :run);
 
 -- A replaced run takes its entries, tags, waits and messages along (ON DELETE CASCADE), and leaves its children behind.
 -- name: forget
