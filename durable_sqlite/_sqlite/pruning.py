@@ -6,6 +6,7 @@ import json
 
 from .._records import Pruned, Pruning
 from .desk import Desk
+from .queries import see_that_it_goes_on
 
 __all__ = ["prune"]
 
@@ -23,6 +24,7 @@ def prune(desk: Desk, pruning: Pruning) -> Pruned:
     }
     place = {"after_at": after_at, "after_no": after_no, "looks": pruning.looks}
     found = desk.all("ended_by", wanted | place)
+    see_that_it_goes_on([(ended_at, no) for ended_at, no, *_ in found], (after_at, after_no))
     rows = 0
     ids: list[str] = []
     for ended_at, no, run_id, is_wanted in found:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from .._records import (
     CANCEL_KEY,
@@ -44,6 +45,7 @@ __all__ = [
     "ready",
     "run",
     "runs",
+    "see_that_it_goes_on",
     "snapshot",
     "stops",
     "strangers",
@@ -66,6 +68,24 @@ def snapshot(tables: Tables, look: Look[T]) -> T:
         return look(tables)
     finally:
         tables.connection.rollback()
+
+
+def see_that_it_goes_on(places: Sequence[Any], after: Any | None) -> None:
+    """See that a page comes behind the one before: from a damaged tree it may not, and whoever turns it turns for ever.
+
+    Args:
+        places: Where the rows of the page stand, in their order: numbers, or tuples of what they are ordered by.
+        after: Where the page before had ended, or None.
+
+    Raises:
+        JournalDamaged: It does not.
+    """
+    try:
+        in_order = all(earlier < later for earlier, later in pairwise(places if after is None else (after, *places)))
+    except TypeError:  # a number that is none any more
+        in_order = False
+    if not in_order:
+        raise JournalDamaged("what the journal lists is out of its order: `engine.verify()` names all that is damaged")
 
 
 def compose(tables: Tables, query: RunQuery) -> tuple[str, dict[str, object]]:
@@ -108,7 +128,10 @@ def runs(tables: Tables, query: RunQuery) -> list[RunRow]:
     where, values = compose(tables, query)
     order = tables.sql["newest_first" if query.newest_first else "oldest_first"]
     values["limit"] = -1 if query.limit is None else query.limit
-    return tables.runs(f"{where}\n{order}", values)
+    found = tables.runs(f"{where}\n{order}", values)
+    sign = -1 if query.newest_first else 1
+    see_that_it_goes_on([sign * row.no for row in found], None if query.after is None else sign * query.after)
+    return found
 
 
 def count(tables: Tables, query: RunQuery) -> int:
@@ -133,7 +156,9 @@ def changes(tables: Tables, query: RunQuery, since: int) -> list[RunRow]:
         if last:
             changed += f"\nAND {sql['where_whole_ticks']}"
             values["last"] = last[0][0]
-    return tables.runs(f"{changed}\n{sql['in_order_of_change']}", values)
+    found = tables.runs(f"{changed}\n{sql['in_order_of_change']}", values)
+    see_that_it_goes_on([row.changed for row in found[:1]], since)
+    return found
 
 
 def entries(tables: Tables, number: int) -> list[Entry]:
@@ -205,7 +230,9 @@ def compose_questions(tables: Tables, query: QuestionQuery) -> tuple[str, dict[s
 def questions(tables: Tables, query: QuestionQuery) -> list[OpenQuestion]:
     """The open questions that a query asks for."""
     rows = tables.connection.execute(*compose_questions(tables, query)).fetchall()
-    return [OpenQuestion(row[0], row[1], question_of(row[2:])) for row in rows]
+    found = [OpenQuestion(row[0], row[1], question_of(row[2:])) for row in rows]
+    see_that_it_goes_on([(each.question.at, each.run_id, each.question.key) for each in found], query.after)
+    return found
 
 
 def news(tables: Tables, me: int) -> list[News]:

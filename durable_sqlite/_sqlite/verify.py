@@ -141,7 +141,8 @@ def _numbers(tables: Tables, after: int, limit: int = _PAGE) -> list[int]:
     found: set[int] = set()
     for name in ("numbers", "numbers_summed"):
         try:
-            found.update(no for (no,) in tables.all(name, {"after": after, "limit": limit}))
+            # A damaged tree gives numbers that come before, and whoever goes on from them goes round for ever.
+            found.update(no for (no,) in tables.all(name, {"after": after, "limit": limit}) if no > after)
         except STORAGE_ERRORS as error:  # told of by `_structure`
             _see_whether_it_heals(error)
     return sorted(found) if limit < 0 else sorted(found)[:limit]

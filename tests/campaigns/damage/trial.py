@@ -27,6 +27,7 @@ _ABOUT_ALL = frozenset(FindingKind) - {FindingKind.ENTRY, FindingKind.ROWS}
 """Findings that say something of more than one run."""
 
 _PATIENCE = 10.0  # seconds after which a run that does not end has a fault
+_LONGEST = 60.0  # seconds after which whatever goes on goes on for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class Laboratory:
             Path(mark_file(str(path))).unlink()
         try:
             outcome, told = asyncio.run(self._judge(path, self._same[name]))
+        except TimeoutError:
+            outcome, told = "broken", "it goes on for ever"
         except DurableError as error:
             outcome, told = "refused", f"{type(error).__name__}: {error}"
         except Exception as error:  # whatever it is, nobody should meet it
@@ -97,6 +100,10 @@ class Laboratory:
         return Trial(did, outcome, told)
 
     async def _judge(self, path: Path, same: Dump) -> tuple[str, str]:
+        async with asyncio.timeout(_LONGEST):
+            return await self._seen(path, same)
+
+    async def _seen(self, path: Path, same: Dump) -> tuple[str, str]:
         found, data = await _look(path)
         if found.ok and data != same:
             names = [name for name in same if data[name] != same[name]]
