@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from ._body_loop import BodyTimer
 from ._records import Kind, Wait
-from ._replay import Asked
 from ._specs import StepCall, Until, Wish
 
 __all__ = ["OWN_CALLS", "Call", "awaiting", "fanning_out"]
@@ -46,10 +45,6 @@ class Call:
     """When the first attempt began; 0 before."""
     given_up: bool = False
     """The body no longer waits for it."""
-
-    def compared(self) -> Asked:
-        """As far as it is held against the journal."""
-        return Asked(self.key, self.kind, self.name, self.digest)
 
     def as_wait(self) -> Wait:
         """As the journal keeps it while the run is suspended."""

@@ -326,7 +326,7 @@ class Desk:
             written = self._deadlines.get(call.key)  # in force even if the code has another delay by now
             call.deadline = written if written is not None else max(0, min(call.delay(self.clock), _FOR_EVER))
         self.waiting[call.key] = call
-        problem = self._replay.ask(call.compared())
+        problem = self._replay.ask(call)
         if problem is not None:
             self.diverge(problem)
         elif call.key not in self._replay:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,8 @@ class _Attempt:
     policy: Retry
     probe: bool = False
     """It asks whether an earlier attempt had its effect."""
-    task: asyncio.Task[Result | Fault | Doubt | None] = field(init=False)
+    task: asyncio.Task[Result | Fault | Doubt | None] | None = None
+    """None while earlier writes are not committed: an effect may depend on them."""
     alarm: Alarm | None = None
     given_up: bool = False
     """Nobody waits for it any more: its cancellation is ours, and its result nobody's."""
@@ -51,7 +52,9 @@ class Flight:
         clock: For time limits, and for the grace of steps that do not go when they are told to.
         runner: Makes the attempts.
         failpoint: Is called by name before and after each attempt.
-        ready: Waits until a call may have its effect: all earlier writes are committed. False if it may not any more.
+        committed: Calls what it is given once all earlier writes of the run are committed, perhaps at once; where one is
+            refused, never: then the pass is over.
+        ready: Waits until a call may have its effect. False if it may not any more.
         landed: Is called when there is something to look at.
         held_back: Is called with each call whose attempt did not begin, since no effect may happen any more.
         lost: Is called when an attempt ended in a way that is no outcome, such as the end of the program.
@@ -64,6 +67,7 @@ class Flight:
         runner: Runner,
         failpoint: Callable[[str], None],
         *,
+        committed: Callable[[Callable[[], None]], None],
         ready: Callable[[Call], Awaitable[bool]],
         landed: Callable[[], None],
         held_back: Callable[[Call], None],
@@ -73,6 +77,7 @@ class Flight:
         self._clock = clock
         self._runner = runner
         self._failpoint = failpoint
+        self._committed = committed
         self._ready = ready
         self._landed = landed
         self._held_back = held_back
@@ -96,6 +101,12 @@ class Flight:
     def start(self, call: Call, step: StepCall, info: StepInfo, policy: Retry, *, probe: bool = False) -> None:
         """Make an attempt, in a task of its own whose context is the caller's; or ask the step's probe."""
         attempt = self._in_flight[call] = _Attempt(call, step, info, policy, probe)
+        self._committed(partial(self._begin, attempt))
+
+    def _begin(self, attempt: _Attempt) -> None:
+        call = attempt.call
+        if self._in_flight.get(call) is not attempt:
+            return  # it was given up meanwhile
         context = None if call.context is None else call.context.copy()  # each attempt begins with what the body set
         attempt.task = self._loop.create_task(self._attempt(attempt), context=context)
         attempt.task.add_done_callback(partial(self._ended, attempt))
@@ -105,14 +116,20 @@ class Flight:
         attempt = self._in_flight.get(call)
         if attempt is None:
             return
+        if attempt.task is None:
+            self._take_off(attempt)
+            return
         self._leaving[call] = self._clock.now() + _GRACE
-        self._stop(attempt)
+        self._stop(attempt, attempt.task)
         self._await_grace()
 
     def stop(self) -> None:
         """Stop everything: the pass is over."""
-        for attempt in self._in_flight.values():
-            self._stop(attempt)
+        for attempt in list(self._in_flight.values()):
+            if attempt.task is None:
+                self._take_off(attempt)
+            else:
+                self._stop(attempt, attempt.task)
         if self._grace is not None:
             self._grace.cancel()
         self.results.clear()
@@ -123,7 +140,7 @@ class Flight:
 
     def tasks(self) -> Collection[asyncio.Task[Any]]:
         """The attempts that have not ended."""
-        return [attempt.task for attempt in self._in_flight.values()]
+        return [attempt.task for attempt in self._in_flight.values() if attempt.task is not None]
 
     async def _attempt(self, attempt: _Attempt) -> Result | Fault | Doubt | None:
         """One attempt. A cancellation that passes through is ours, or comes from outside."""
@@ -197,11 +214,11 @@ class Flight:
             self._grace.cancel()
             self._grace = None
 
-    def _stop(self, attempt: _Attempt) -> None:
+    def _stop(self, attempt: _Attempt, task: asyncio.Task[Any]) -> None:
         attempt.given_up = True
         if attempt.alarm is not None:
             attempt.alarm.cancel()
-        attempt.task.cancel()
+        task.cancel()
 
     # Time limits -----------------------------------------------------------------------------------------------------
 
@@ -209,10 +226,11 @@ class Flight:
         timeout = attempt.step.spec.timeout
         if timeout is not None and not attempt.given_up:
             until = attempt.call.since + timeout
-            attempt.alarm = self._clock.call_at(self._loop, until, partial(self._time_is_up, attempt))
+            assert attempt.task is not None
+            attempt.alarm = self._clock.call_at(self._loop, until, partial(self._time_is_up, attempt, attempt.task))
 
-    def _time_is_up(self, attempt: _Attempt) -> None:
-        if attempt.task.done():
+    def _time_is_up(self, attempt: _Attempt, task: asyncio.Task[Any]) -> None:
+        if task.done():
             return  # in this very turn of the loop
         attempt.late = True
         if attempt.step.spec.mode is not Mode.ASYNC:
@@ -225,7 +243,7 @@ class Flight:
             )
         until = self._clock.now() + _PATIENCE
         attempt.alarm = self._clock.call_at(self._loop, until, partial(self._leave_behind, attempt))
-        attempt.task.cancel()
+        task.cancel()
 
     def _leave_behind(self, attempt: _Attempt) -> None:
         """The body swallows its cancellation: go on without it."""

@@ -21,8 +21,11 @@ Ids = Callable[[int], str]
 """Makes a new id from the time in microseconds."""
 
 
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)  # one is made for each step
+
+
 def _base32(number: int) -> str:
-    return "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
 def new_id(now: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from ._records import (
@@ -44,15 +43,15 @@ class Ledger:
         self._journal = journal
         self._refused = refused
         self._last: asyncio.Future[Any] | None = None
+        self._waiting: list[Callable[[], None]] = []
+        """What is to be called once the last write is committed."""
 
-    async def committed(self) -> bool:
-        """Wait until all that was written so far is committed; False if the last of it was refused."""
-        while self._last is not None and not self._last.done():
-            committed = asyncio.get_running_loop().create_future()
-            self._last.add_done_callback(partial(_set, committed))
-            await committed
-        last = self._last
-        return last is None or (not last.cancelled() and last.exception() is None)
+    def when_committed(self, act: Callable[[], None]) -> None:
+        """Call once all that was written so far is committed, perhaps at once; never, if it is refused."""
+        if self._waiting or not (self._last is None or self._last.done()):
+            self._waiting.append(act)
+        else:
+            self._tell(self._last, [act])
 
     def record(self, entry: Entry, takes: Sequence[int] = ()) -> None:
         """Append an outcome, and note that it took these messages."""
@@ -114,6 +113,7 @@ class Ledger:
     def reclaim(self, at: int) -> asyncio.Future[News]:
         """Take the run again. A refusal says that somebody else has it by now, which is no fault."""
         write = self._last = self._journal.reclaim(self.hold, at)
+        write.add_done_callback(self._tell_if_last)
         self.hold = Hold(self.hold.run, self.hold.epoch + 1)
         return write
 
@@ -139,12 +139,18 @@ class Ledger:
     def _kept(self, write: asyncio.Future[Any]) -> None:
         if not write.cancelled() and (error := write.exception()) is not None:
             self._refused(error)
+        self._tell_if_last(write)
+
+    def _tell_if_last(self, write: asyncio.Future[Any]) -> None:
+        if write is self._last:  # else what came after it is waited for as well
+            waiting, self._waiting = self._waiting, []
+            self._tell(write, waiting)
+
+    def _tell(self, write: asyncio.Future[Any] | None, waiting: Sequence[Callable[[], None]]) -> None:
+        if write is None or not (write.cancelled() or write.exception() is not None):
+            for act in waiting:
+                act()
 
 
 def _heard(future: asyncio.Future[None]) -> None:
     future.exception()
-
-
-def _set(future: asyncio.Future[None], _: object) -> None:
-    if not future.done():
-        future.set_result(None)

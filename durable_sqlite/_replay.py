@@ -9,20 +9,35 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 from ._records import CANCEL_KEY, Entry, Kind
 
 __all__ = ["Asked", "Changes", "Conflict", "Divergence", "Replay"]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Protocol):
     """A durable call, as far as it is compared with the journal."""
 
-    key: str
-    kind: Kind
-    name: str
-    digest: bytes
+    @property
+    def key(self) -> str:
+        """Where it stands."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What is called, or waited for."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """Of its arguments."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,8 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.changed or self.removed)
 
+
+_NO_CHANGES = Changes((), ())
 
 _EFFECTS = frozenset({Kind.STEP, Kind.TRANSACTION, Kind.CHILD, Kind.ACT})
 """Calls that must not be made twice because the code moved them."""
@@ -162,6 +179,8 @@ class Replay:
 
     def accepted(self) -> Changes:
         """What the pass found since the last call and a person had accepted."""
+        if not (self._changed or self._removed):
+            return _NO_CHANGES
         found = Changes(tuple(self._changed), tuple(self._removed))
         self._changed.clear()
         self._removed.clear()

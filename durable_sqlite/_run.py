@@ -314,7 +314,7 @@ class Pass:
 
     def _drive(self) -> None:
         while True:
-            if not self._desk.loop.pump(_SLICE):
+            if self._desk.loop.busy and not self._desk.loop.pump(_SLICE):
                 self._around.loop.call_soon(self.drive)
                 return
             self._ledger.amend(self._replay.accepted())
@@ -555,7 +555,7 @@ class Pass:
         under_way = len(self._crew.flight) + len(self._errands) + self._mailbox.children
         if self._replay.seq + under_way + len(fresh) > self._around.max_entries:
             return bool(under_way) or self._too_many()  # an effect whose outcome may not be recorded must not happen
-        problem = self._replay.before_fresh([call.compared() for call in fresh], self._around.step_exists)
+        problem = self._replay.before_fresh(fresh, self._around.step_exists)
         self._ledger.amend(self._replay.accepted())
         if problem is not None:
             self._desk.diverge(problem)

@@ -158,11 +158,15 @@ class Parameters:
         """
         own = {name: value for name, value in bound.arguments.items() if self._is_mutable(name, value)}
         if not own:
-            return bound.args, bound.kwargs
+            return self._spread(bound)
         _, fresh = self._whole.round_trip(own, where)
-        mixed = BoundArguments(self._signature, bound.arguments.copy())
-        mixed.arguments.update(fresh)
-        return mixed.args, mixed.kwargs
+        return self._spread(BoundArguments(self._signature, {**bound.arguments, **fresh}))
+
+    def _spread(self, bound: BoundArguments) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = tuple(bound.arguments)
+        if self._simple and given == self._names[: len(given)]:  # nearly always, and inspect takes its time
+            return tuple(bound.arguments.values()), {}
+        return bound.args, bound.kwargs
 
     @cached_property
     def returns(self) -> Shape[Any]:

@@ -133,24 +133,62 @@ def test_a_failed_transaction_whose_judging_was_cut_off_ends_the_pass() -> None:
     on_a_loop(act)
 
 
-@pytest.mark.parametrize("late", [refused, cancelled])
-def test_no_attempt_begins_once_what_was_written_before_it_was_refused(
-    late: Callable[[asyncio.AbstractEventLoop], asyncio.Future[Any]],
-) -> None:
-    """The run may be driven elsewhere by now; so it is not even waited for that the journal is assured."""
+def ledger_of(*writes: asyncio.Future[Any]) -> Ledger:
+    """What a pass writes, where the journal gives these answers."""
+    answers = iter(writes)
 
-    async def scenario() -> bool:
-        write = late(asyncio.get_running_loop())
+    def fail(_hold: Hold, _attempt: object) -> asyncio.Future[Any]:
+        return next(answers)
 
-        def fail(_hold: Hold, _attempt: object) -> asyncio.Future[Any]:
-            return write
-
-        ledger = Ledger(cast("Any", SimpleNamespace(fail=fail)), Hold(1, 1), lambda _error: None)
+    ledger = Ledger(cast("Any", SimpleNamespace(fail=fail)), Hold(1, 1), lambda _error: None)
+    for _ in writes:
         ledger.fail(cast("Any", None))
-        crew: Any = SimpleNamespace(_ledger=ledger, _around=None, _may_begin=lambda: True)
-        return await Crew._may_act(crew, Call("s#1", Kind.STEP, "s"))
+    return ledger
 
-    assert asyncio.run(scenario()) is False
+
+@pytest.mark.parametrize("late", [refused, cancelled])
+@pytest.mark.parametrize("heard", [False, True])
+def test_no_attempt_begins_once_what_was_written_before_it_was_refused(
+    late: Callable[[asyncio.AbstractEventLoop], asyncio.Future[Any]], *, heard: bool
+) -> None:
+    """The run may be driven elsewhere by now."""
+
+    async def scenario() -> None:
+        write: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        ledger = ledger_of(write)
+        if heard:
+            ledger.when_committed(lambda: began.append(1))
+        answer = late(asyncio.get_running_loop())
+        if answer.cancelled():
+            write.cancel()
+        else:
+            write.set_exception(answer.exception() or REFUSED)
+        if heard:
+            await asyncio.sleep(0)
+        ledger.when_committed(lambda: began.append(2))
+
+    began: list[int] = []
+    asyncio.run(scenario())
+    assert began == []
+
+
+def test_attempts_begin_in_their_order_and_after_all_that_was_written_before_them() -> None:
+    async def scenario() -> None:
+        first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
+        ledger = ledger_of(first, second)
+        ledger.when_committed(lambda: began.append("a"))
+        first.set_result(None)
+        await asyncio.sleep(0)
+        assert began == []
+        second.set_result(None)
+        ledger.when_committed(lambda: began.append("b"))  # it is done, and the first one has not heard of it
+        assert began == []
+        await asyncio.sleep(0)
+        ledger.when_committed(lambda: began.append("c"))
+
+    began: list[str] = []
+    asyncio.run(scenario())
+    assert began == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("over", [False, True])

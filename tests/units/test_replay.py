@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from durable_sqlite._call import Call
 from durable_sqlite._records import CANCEL_KEY, Entry, Kind, Outcome
 from durable_sqlite._replay import Asked, Conflict, Divergence, Replay
 
@@ -27,7 +28,7 @@ def entry(
 
 
 def asked(key: str, *, kind: Kind = Kind.STEP, name: str = "", digest: bytes = b"d") -> Asked:
-    return Asked(key, kind, name or key.partition("#")[0], digest)
+    return Call(key, kind, name or key.partition("#")[0], digest)
 
 
 def known(*names: str) -> set[str]:
