@@ -39,6 +39,7 @@ __all__ = [
     "Progress",
     "Pruned",
     "Pruning",
+    "Pulse",
     "Question",
     "QuestionInfo",
     "QuestionQuery",
@@ -521,6 +522,16 @@ class Resumed:
     """Keys of the outcomes that were forgotten: failures to be tried again, and what the body asked for after it saw them."""
     others: Sequence[RunRow] = ()
     """The child runs that go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Tells, held against an earlier one, whether anybody has written to the journal in between."""
+
+    any: int
+    """Differs if anybody has."""
+    others: int
+    """Differs if another worker has; a worker that was struck off, and goes on writing for its clients, does not count."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from ._drain import Drain
 from ._fork import at_fork, detach, pin
 from ._liveness import Lifeline, side_file, this_start
 from ._neighbours import LOOK_EVERY, Neighbours, Surveillance
-from ._records import RunRow, State
+from ._records import Pulse, RunRow, State
 from ._retention import Retention
 from ._specs import WorkflowSpec
 from ._surroundings import Surroundings
@@ -38,6 +38,7 @@ logger = logging.getLogger("durable_sqlite")
 
 _LISTEN_OFTEN = 0.015  # seconds between two looks whether another process has written, while others do
 _LISTEN_SELDOM = 0.06  # seconds, while they do not
+_LISTEN_IN_ANY_CASE = 0.5  # seconds after which it is looked what was written, whoever seems to have written
 _CALMER = 1.5  # by which the pauses grow
 _CRASH_LOOP = (
     "%d processes in a row died while they drove this run, without one new outcome. Find what kills the process, then call "
@@ -337,16 +338,20 @@ class Session:
             origin,
         )
 
-    async def _listen(self, seen: int) -> None:
+    async def _listen(self, seen: Pulse) -> None:
         """Hear of what other processes write after the pulse `seen`, within a moment of their commit."""
-        said, pause = False, _LISTEN_SELDOM
+        said, pause, heard_at = False, _LISTEN_SELDOM, self.loop.time()
         while True:
             # Not all at the same time: processes that are started together would look together.
             await asyncio.sleep(pause * (0.75 + self._plan.chance.random() / 2))
             pause = min(pause * _CALMER, _LISTEN_SELDOM)
             try:
                 pulse = await self.journal.pulse()
-                if pulse != seen and await self._hear():  # else it may have been this process that has written
+                # Else it was this process that has written; or, seldom, somebody whose commits nobody counts.
+                soon = pulse.others != seen.others or self.loop.time() - heard_at >= _LISTEN_IN_ANY_CASE
+                if pulse == seen or not soon:
+                    continue
+                if await self._hear():
                     pause = _LISTEN_OFTEN
             except JournalError as error:
                 # What was not heard now is heard at a later look: `seen` stays.
@@ -356,7 +361,7 @@ class Session:
                         "what other processes write cannot be looked at now, and is tried again until it can: %s", error
                     )
             else:
-                seen, said = pulse, False
+                seen, said, heard_at = pulse, False, self.loop.time()
 
     async def _hear(self) -> bool:
         """Whether what was written concerns this worker."""

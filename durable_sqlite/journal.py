@@ -38,6 +38,7 @@ from ._records import (
     OpenQuestion,
     Pruned,
     Pruning,
+    Pulse,
     QuestionQuery,
     Report,
     Request,
@@ -488,8 +489,8 @@ class Journal(Protocol):
         """The numbers of the runs that stopped after `since` and have not changed again, and the last change there is."""
         ...
 
-    async def pulse(self) -> int:
-        """A number that differs from the one before if anybody has written to the journal in between."""
+    async def pulse(self) -> Pulse:
+        """What tells whether anybody has written since an earlier look."""
         ...
 
     async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:

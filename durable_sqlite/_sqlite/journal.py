@@ -27,6 +27,7 @@ from .._records import (
     OpenQuestion,
     Pruned,
     Pruning,
+    Pulse,
     QuestionQuery,
     Report,
     Request,
@@ -295,12 +296,13 @@ class SqliteJournal(Care):
         """The numbers of the runs that stopped since, and the last change there is."""
         return await self._read(lambda tables: queries.stops(tables, since))
 
-    async def pulse(self) -> int:
-        """A number that differs from the one before if anybody has written to the journal in between.
+    async def pulse(self) -> Pulse:
+        """What tells whether anybody has written since an earlier look.
 
-        In memory it is always 0: nobody else can write, and whoever writes here knows of it.
+        In memory it is always the same: nobody else can write, and whoever writes here knows of it.
         """
-        return 0 if self._is_in_memory else await self._read(queries.pulse)
+        me = self._open_writer().me
+        return Pulse(0, 0) if self._is_in_memory else await self._read(lambda tables: queries.pulse(tables, me))
 
     async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
         """Whether `claim` would find a run of these workflows, suspects included."""

@@ -17,6 +17,7 @@ from .._records import (
     Memory,
     News,
     OpenQuestion,
+    Pulse,
     QuestionQuery,
     RunQuery,
     RunRow,
@@ -247,10 +248,11 @@ def stops(tables: Tables, since: int) -> tuple[int, list[int]]:
     return int(last), sorted(no for (no,) in tables.all("stops", {"since": since}))
 
 
-def pulse(tables: Tables) -> int:
-    """A number that moves with each commit of another connection than this one."""
+def pulse(tables: Tables, me: int) -> Pulse:
+    """What moves with each commit of another connection than this one, and with each of another worker."""
     ((version,),) = tables.all("pulse", {})
-    return int(version)
+    ((others,),) = tables.all("others", {"me": me})
+    return Pulse(int(version), int(others))
 
 
 def waits(tables: Tables, number: int) -> list[Wait]:

@@ -895,6 +895,12 @@ WHERE changed > :since AND +state IN ('completed', 'cancelled', 'failed', 'parke
 -- name: pulse
 PRAGMA data_version;
 
+-- Moves with each commit of another worker, also of one that has signed off since.
+-- name: others
+SELECT max(
+    (SELECT commits FROM durable_ticks), (SELECT coalesce(max(latest), 0) FROM durable_workers WHERE no <> :me)
+);
+
 -- The same conditions as in the claims, without the lock that those need.
 -- name: ready
 SELECT EXISTS (SELECT 1 FROM json_each(:workflows) AS w WHERE

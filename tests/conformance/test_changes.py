@@ -237,7 +237,21 @@ def test_the_pulse_tells_that_somebody_has_written(lab: Over) -> None:
         assert await other.pulse() != after
         own = await journal.pulse()
         await journal.report(hold, Report("x", None, 20))
-        assert await journal.pulse() != own
+        assert (await journal.pulse()).any != own.any
+
+
+def test_the_pulse_tells_others_apart_from_oneself(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other = await lab.worker(), await lab.worker()
+        _, hold = await begin(journal)
+        own, theirs = await journal.pulse(), await other.pulse()
+        await journal.record(hold, entry())
+        assert (await journal.pulse()).others == own.others
+        heard = await other.pulse()
+        assert heard.others != theirs.others
+        await journal.signal("a", new_message())
+        await journal.close(99)  # what somebody wrote who has gone is heard of as well
+        assert (await other.pulse()).others != heard.others
 
     lab(program)
 

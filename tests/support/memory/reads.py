@@ -11,6 +11,7 @@ from durable_sqlite._records import (
     Memory,
     News,
     OpenQuestion,
+    Pulse,
     QuestionQuery,
     RunQuery,
     RunRow,
@@ -63,10 +64,10 @@ class Reads(Door):
         found = [row.no for row in self.disk.runs.values() if row.changed > since and row.state.stopped]
         return max(last, since), sorted(found)
 
-    async def pulse(self) -> int:
+    async def pulse(self) -> Pulse:
         """How many commits there were."""
         await self._alive()
-        return self.disk.commits
+        return Pulse(self.disk.commits, self.disk.commits - self.commits)
 
     async def entries(self, run: int) -> list[Entry]:
         """All entries of a run by their order."""
