@@ -26,7 +26,7 @@ from .._records import (
 )
 from ..errors import JournalDamaged
 from .faults import STORAGE_ERRORS, Fault, fault_of
-from .rows import Tables, entry_of, message_of, question_of, readable, request_of, wait_of, worker_of
+from .rows import Tables, entry_of, message_of, question_of, readable, request_of, wait_of, whole, worker_of
 from .sums import DRIVEN, MAIL, RUN, Part, forgiving, misfits
 
 __all__ = [
@@ -244,15 +244,13 @@ def news(tables: Tables, me: int) -> list[News]:
 
 def stops(tables: Tables, since: int) -> tuple[int, list[int]]:
     """The numbers of the runs that stopped since, and the last change there is."""
-    ((last,),) = tables.all("tick_now", {})
-    return int(last), sorted(no for (no,) in tables.all("stops", {"since": since}))
+    last = tables.number("tick_now", {})
+    return last, sorted(no for (no,) in tables.all("stops", {"since": since}))
 
 
 def pulse(tables: Tables, me: int) -> Pulse:
     """What moves with each commit of another connection than this one, and with each of another worker."""
-    ((version,),) = tables.all("pulse", {})
-    ((others,),) = tables.all("others", {"me": me})
-    return Pulse(int(version), int(others))
+    return Pulse(tables.number("pulse", {}), tables.number("others", {"me": me}))
 
 
 def waits(tables: Tables, number: int) -> list[Wait]:
@@ -274,10 +272,10 @@ def next_due(tables: Tables, workflows: Collection[str], only: Collection[str] |
     """When the next suspended run of these workflows is due, or None."""
     asked = {"workflows": json.dumps(sorted(workflows))}
     if only is None:
-        ((due,),) = tables.all("next_due", asked)
+        (due,) = tables.one("next_due", asked)
     else:
-        ((due,),) = tables.all("next_due_below", asked | {"ids": json.dumps(sorted(only))})
-    return None if due is None else int(due)
+        (due,) = tables.one("next_due_below", asked | {"ids": json.dumps(sorted(only))})
+    return None if due is None else whole(due)
 
 
 def backlog(tables: Tables) -> list[tuple[str, str, int]]:

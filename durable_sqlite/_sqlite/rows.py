@@ -21,6 +21,7 @@ __all__ = [
     "request_of",
     "run_of",
     "wait_of",
+    "whole",
     "worker_of",
 ]
 
@@ -56,6 +57,15 @@ class Tables:
             raise JournalDamaged(f"a row of the journal's own is missing ({name}): restore a backup")
         return row
 
+    def number(self, name: str, parameters: Mapping[str, object]) -> int:
+        """The one number of the row that is always there.
+
+        Raises:
+            JournalDamaged: There is no such row, or no number in it.
+        """
+        (value,) = self.one(name, parameters)
+        return whole(value)
+
     def change(self, name: str, parameters: Mapping[str, object]) -> int:
         """The number of rows that were written."""
         return self.connection.execute(self.sql[name], parameters).rowcount
@@ -75,6 +85,19 @@ class Tables:
         if not found:
             raise JournalDamaged(f"run number {no} is named by an index and is not there: restore a backup")
         return found[0]
+
+
+def whole(value: object) -> int:
+    """A number, as the journal keeps it.
+
+    Raises:
+        JournalDamaged: It is none.
+    """
+    if not isinstance(value, int):
+        raise JournalDamaged(
+            f"{value!r} stands where the journal keeps a number: `engine.verify()` names all that is damaged; restore a backup"
+        )
+    return value
 
 
 def readable(read: Callable[..., T], row: Row, *more: Any) -> T:

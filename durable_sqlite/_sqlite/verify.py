@@ -141,10 +141,12 @@ def _numbers(tables: Tables, after: int, limit: int = _PAGE) -> list[int]:
     found: set[int] = set()
     for name in ("numbers", "numbers_summed"):
         try:
-            # A damaged tree gives numbers that come before, and whoever goes on from them goes round for ever.
-            found.update(no for (no,) in tables.all(name, {"after": after, "limit": limit}) if no > after)
+            there = tables.all(name, {"after": after, "limit": limit})
         except STORAGE_ERRORS as error:  # told of by `_structure`
             _see_whether_it_heals(error)
+        else:
+            # A damaged tree gives what is no number, or numbers from before: who goes on from those goes round for ever.
+            found.update(no for (no,) in there if isinstance(no, int) and no > after)
     return sorted(found) if limit < 0 else sorted(found)[:limit]
 
 

@@ -1,4 +1,4 @@
-"""A damaged tree may give a page of rows once more: whoever turns the pages must not turn them for ever."""
+"""A damaged tree may give a page of rows once more, or no numbers: whoever turns the pages must not turn them for ever."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def stuck(monkeypatch: pytest.MonkeyPatch, name: str, condition: str) -> None:
     assert condition in sql[name]
     sql[name] = sql[name].replace(condition, f"({condition} OR true)")
     monkeypatch.setattr(statements, "load", lambda: sql)
+
+
+def instead(monkeypatch: pytest.MonkeyPatch, name: str, sql: str) -> None:
+    """Let a statement find something else."""
+    known = statements.load()
+    monkeypatch.setattr(statements, "load", lambda: {**known, name: sql})
 
 
 def in_a_journal_of_runs(path: Path, act: Callable[[SqliteJournal], Awaitable[Any]]) -> Any:
@@ -81,6 +87,30 @@ def test_listing_questions_names_the_damage(tmp_path: Path, monkeypatch: pytest.
                 await journal.questions(QuestionQuery(after=(found.question.at, found.run_id, found.question.key)))
 
     asyncio.run(main())
+
+
+def test_verifying_passes_over_what_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instead(monkeypatch, "numbers_summed", "SELECT NULL WHERE :after >= 0 AND :limit")
+    found = in_a_journal_of_runs(tmp_path / "j.db", lambda journal: journal.verify(False))
+    assert (found.runs, found.ok) == (RUNS, True)
+
+
+NUMBERS: dict[str, Callable[[SqliteJournal], Awaitable[Any]]] = {
+    "tick_now": lambda journal: journal.stops(0),
+    "others": lambda journal: journal.pulse(),
+    "next_due": lambda journal: journal.next_due(["ship"]),
+    "next_due_below": lambda journal: journal.next_due(["ship"], only=["r1"]),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_looking_names_what_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    async def act(journal: SqliteJournal) -> None:
+        with pytest.raises(JournalDamaged, match=r"'soon' stands where the journal keeps a number"):
+            await NUMBERS[name](journal)
+
+    instead(monkeypatch, name, "SELECT 'soon'")
+    in_a_journal_of_runs(tmp_path / "j.db", act)
 
 
 def test_a_place_that_is_no_number_any_more_is_damage() -> None:
