@@ -360,8 +360,7 @@ def choose(named: Host | None) -> Host:
     here = scope.get()
     if isinstance(here, EngineScope):
         return here.engine
-    running = asyncio.get_running_loop()
-    mine = [engine for engine in NOWHERE.engines if engine.loop is running]
+    mine = [engine for engine in NOWHERE.engines if engine.loop is _running()]
     if len(mine) == 1:
         return mine[0]
     how = "open one with `async with Engine(path)`, or name one with `.options(engine=engine)`"
@@ -369,6 +368,13 @@ def choose(named: Host | None) -> Host:
         raise NoEngine(f"no engine is open here: {how}")
     names = ", ".join(sorted(engine.title for engine in mine))
     raise NoEngine(f"several engines are open on this loop ({names}): {how}")
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def current_step() -> StepInfo:

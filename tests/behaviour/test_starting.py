@@ -396,6 +396,15 @@ def test_without_an_engine_a_start_says_how_to_open_one() -> None:
     assert called == []
 
 
+def test_a_handle_that_is_asked_for_where_no_event_loop_runs_says_what_is_missing() -> None:
+    @workflow
+    async def flow() -> None: ...
+
+    with pytest.raises(NoEngine, match=r"no engine is open here: .*\.options\(engine=engine\)"):
+        flow.run("x")
+
+
+
 def test_an_engine_that_does_not_drive_starts_runs_that_another_one_drives(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", drive=False) as client:
