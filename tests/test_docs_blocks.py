@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import io
 import re
@@ -60,20 +61,45 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
 
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("failure", 2), ("waiting", 8), ("children", 4), ("control", 4), ("exactly_once", 1), ("care", 5), ("damage", 2)],
+    [
+        *[
+            ("failure", 2),
+            ("waiting", 8),
+            ("children", 4),
+            ("control", 4),
+            ("exactly_once", 1),
+            ("care", 5),
+            ("damage", 2),
+        ],
+        *[
+            ("howto/web", 2),
+            ("howto/notebook", 1),
+            ("howto/encryption", 1),
+            ("howto/monitoring", 2),
+            ("howto/upgrading", 1),
+        ],
+    ],
 )
-def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_prints_what_it_says_it_prints(
+    name: str, outputs: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.setattr(_signals, "_KNOWN", WeakValueDictionary[Any, Any]())  # a page is a program by itself
     blocks = _blocks(ROOT / "docs" / f"{name}.md")
-    module = ModuleType(f"docs.{name}")
+    module = ModuleType(f"docs.{name.replace('/', '.')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where pydantic looks for it
     compared = 0
+    cells = asyncio.Runner()
+    request.addfinalizer(cells.close)
     for number, block in enumerate(blocks):
         if block.language != "python":
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block.text, f"{name}.md:{block.line}", "exec"), vars(module))
+            # Some pages await at the top, as a notebook lets them.
+            code = compile(block.text, f"{name}.md:{block.line}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            awaited = eval(code, vars(module))
+            if awaited is not None:
+                cells.run(awaited)
         shown = blocks[number + 1] if number + 1 < len(blocks) else None
         if shown is not None and shown.language == "text":
             assert shown.text == printed.getvalue(), (
