@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 
+from benchmarks.stopwatch import Stopwatch, Took
 from benchmarks.witness import WITNESS
 
 __all__ = ["bare", "insert"]
@@ -29,10 +29,10 @@ def bare(folder: Path) -> Generator[sqlite3.Connection]:
     connection.close()
 
 
-def insert(folder: Path, rows: int, rows_in_a_commit: int = BATCH, *, booked: bool = False) -> float:
-    """Rows a second, with a row of the application's own beside each if asked for."""
+def insert(folder: Path, rows: int, rows_in_a_commit: int = BATCH, *, booked: bool = False) -> Took:
+    """Insert so many rows, with a row of the application's own beside each if asked for."""
     with bare(folder) as connection:
-        began = perf_counter()
+        watch = Stopwatch()
         for first in range(0, rows, rows_in_a_commit):
             connection.execute("BEGIN IMMEDIATE")
             for row in range(first, min(rows, first + rows_in_a_commit)):
@@ -40,4 +40,4 @@ def insert(folder: Path, rows: int, rows_in_a_commit: int = BATCH, *, booked: bo
                 if booked:
                     connection.execute("INSERT INTO bookings (number) VALUES (?)", (row,))
             connection.execute("COMMIT")
-        return rows / (perf_counter() - began)
+        return watch.took()

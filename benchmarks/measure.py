@@ -36,8 +36,7 @@ def side_of(scenario: Scenario, name: str) -> Side:
 
 def here(scenario: Scenario, side: Side, size: int) -> Measured:
     """Measure one side in this process, in a folder that is gone afterwards."""
-    WITNESS.seen.clear()
-    with tempfile.TemporaryDirectory(prefix="durable_sqlite-bench-", ignore_cleanup_errors=True) as folder:
+    with WITNESS.watching(), tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         figures = side.measure(Path(folder), size)
     if side.stores and (WITNESS.weak or not WITNESS.seen):
         found = sorted(WITNESS.seen) or "nothing"

@@ -31,6 +31,9 @@ Each measurement is made in a fresh process and an empty folder. The sides of a 
 round, so that whatever else the machine does meets all of them; a figure is the median over the rounds, and **the ratio is
 the figure to quote**: the median of the ratios of the rounds, each between neighbours in time. Seconds depend on the machine.
 
+Where a table shows time of the processor, that is of all threads of the process while the work went on: it hardly depends on
+what else the machine does, so it tells costs apart where the clock cannot.
+
 All sides write at the same durability. Each process asks its own open connections by `PRAGMA` for what is in force, and a
 measurement is refused where `synchronous` is not FULL. The journal mode is WAL where a system allows it: mundane-sdk keeps
 one file a run, opened with a file system layer that cannot do WAL. In our own process one connection stores no facts and is
@@ -134,13 +137,16 @@ def _scenario(result: Mapping[str, Any], folder: str) -> Iterator[str]:
     if len(sides) > 1:
         yield f"![{result['name']}]({folder}/{result['name']}.svg)"
         yield ""
-        yield f"| | {result['main']} | ours beside it | rounds | in force |"
-        yield "|---|---:|---:|---:|---|"
+        cpu = next((figure for figure in rounds[0][OURS] if figure.startswith("µs of CPU")), "")
+        yield f"| | {result['main']} | ours beside it |{f' {cpu} |' if cpu else ''} rounds | in force |"
+        yield f"|---|---:|---:|{'---:|' if cpu else ''}---:|---|"
         for side in sides:
             value = median(rounds, side, result["main"])
             times = "" if side == OURS else f"{number(beside(rounds, side, result['main']) or 0)} times"
             took = sum(side in one for one in rounds)
-            yield f"| {_NAMES[side]} | {number(value or 0)} | {times} | {took} | {'; '.join(result['durability'][side])} |"
+            cost = f" {number(median(rounds, side, cpu) or 0)} |" if cpu else ""
+            force = "; ".join(result["durability"][side])
+            yield f"| {_NAMES[side]} | {number(value or 0)} | {times} |{cost} {took} | {force} |"
         yield ""
     yield from _more(result, sides)
     for floor in result["floors"]:
@@ -164,7 +170,8 @@ def _more(result: Mapping[str, Any], sides: list[str]) -> Iterator[str]:
         (_NAMES[side], figure, value)
         for side in sides
         for figure in dict.fromkeys(figure for one in rounds for figure in one.get(side, {}))
-        if (figure != result["main"] or len(sides) == 1) and (value := median(rounds, side, figure)) is not None
+        if (len(sides) == 1 or (figure != result["main"] and not figure.startswith("µs of CPU")))
+        and (value := median(rounds, side, figure)) is not None
     ]
     if rows:
         yield "| | figure | median |"

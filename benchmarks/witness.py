@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Final
 
 __all__ = ["WITNESS", "Witness"]
@@ -20,18 +22,30 @@ _NO_FACTS = frozenset({"durable_sqlite lease"})
 
 
 class Witness:
-    """Knows the connections that were opened since it was made, and what was in force on them when it looked."""
+    """Knows the connections that are opened while it watches, and what was in force on them when it looked."""
 
     def __init__(self) -> None:
         self._connections: list[tuple[sqlite3.Connection, str]] = []
+        self._watches = self._listens = False
         self.seen: set[str] = set()
         """What was in force, such as `wal, synchronous=2`."""
         self.weak = False
         """Whether a commit could have been acknowledged before it was on disk."""
-        sys.addaudithook(self._hear)
+
+    @contextmanager
+    def watching(self) -> Generator[None]:
+        """Forget what was seen before, and watch."""
+        if not self._listens:
+            sys.addaudithook(self._hear)  # it can never be taken back
+            self._listens = True
+        self.seen.clear()
+        self.weak, self._watches = False, True
+        yield
+        self._watches = False
+        self._connections.clear()
 
     def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "sqlite3.connect/handle" and isinstance(arguments[0], sqlite3.Connection):
+        if self._watches and event == "sqlite3.connect/handle" and isinstance(arguments[0], sqlite3.Connection):
             self._connections.append((arguments[0], threading.current_thread().name))
 
     def look(self) -> None:
@@ -64,4 +78,4 @@ class Witness:
 
 
 WITNESS: Final = Witness()
-"""That of this process: made once, since a hook of the interpreter can never be taken back."""
+"""That of this process."""

@@ -8,12 +8,12 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
+from benchmarks.stopwatch import Stopwatch, Took
 from benchmarks.witness import WITNESS
 
-__all__ = ["NEEDS", "Dbos", "client", "concurrent", "opened", "sequential", "url_of", "with_id"]
+__all__ = ["NEEDS", "Dbos", "client", "concurrent", "opened", "url_of", "with_id"]
 
 NEEDS = "dbos"
 
@@ -90,18 +90,13 @@ def with_id(name: str) -> AbstractContextManager[object]:
     return given
 
 
-def sequential(folder: Path, steps: int) -> float:
-    """Steps a second of one run."""
-    return concurrent(folder, 1, steps)
+def concurrent(folder: Path, runs: int, steps: int) -> Took:
+    """What is taken by so many runs at once."""
 
-
-def concurrent(folder: Path, runs: int, steps: int) -> float:
-    """Steps a second of so many runs at once."""
-
-    async def main() -> float:
+    async def main() -> Took:
         async with opened(folder) as peer:
-            began = perf_counter()
+            watch = Stopwatch()
             assert await asyncio.gather(*(peer.count(steps) for _ in range(runs))) == [steps] * runs
-            return runs * steps / (perf_counter() - began)
+            return watch.took()
 
     return asyncio.run(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from benchmarks.stopwatch import Stopwatch, Took
 from benchmarks.witness import WITNESS
 
 __all__ = ["NEEDS", "concurrent", "replay"]
@@ -38,16 +39,16 @@ def _next(number: int) -> Any:
     return increment
 
 
-def concurrent(folder: Path, runs: int, steps: int) -> float:
-    """Steps a second of so many runs at once."""
+def concurrent(folder: Path, runs: int, steps: int) -> Took:
+    """What is taken by so many runs at once."""
 
-    async def main() -> float:
+    async def main() -> Took:
         await _count(folder / "warm.db", 2)
-        began = perf_counter()
+        watch = Stopwatch()
         done = await asyncio.gather(*(_count(folder / f"{run}.db", steps) for run in range(runs)))
-        took = perf_counter() - began
+        took = watch.took()
         assert done == [steps] * runs
-        return runs * steps / took
+        return took
 
     return asyncio.run(main())
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from importlib import import_module
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
+from benchmarks.stopwatch import Stopwatch, Took
 from benchmarks.witness import WITNESS
 
 __all__ = ["NEEDS", "concurrent"]
@@ -31,10 +31,10 @@ def _next(number: int) -> Any:
     return increment
 
 
-def concurrent(folder: Path, runs: int, steps: int) -> float:
-    """Steps a second of so many runs at once, each of which may be under way at the same time."""
+def concurrent(folder: Path, runs: int, steps: int) -> Took:
+    """What is taken by so many runs at once, each of which may be under way at the same time."""
 
-    async def main() -> float:
+    async def main() -> Took:
         unhinged: Any = import_module("unhinged.aio")
         app = unhinged.AsyncUnhinged(str(folder / "unhinged.db"), synchronous="full")
         app.create_queue()
@@ -47,11 +47,11 @@ def concurrent(folder: Path, runs: int, steps: int) -> float:
                 assert app.fetch_task_result(task["task_id"]).result == each
 
         await work(1, 2)
-        began = perf_counter()
+        watch = Stopwatch()
         await work(runs, steps)
-        took = perf_counter() - began
+        took = watch.took()
         WITNESS.look()
         app.close()
-        return runs * steps / took
+        return took
 
     return asyncio.run(main())

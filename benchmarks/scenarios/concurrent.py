@@ -8,6 +8,7 @@ from benchmarks.limits import insert
 from benchmarks.ours import runs_of
 from benchmarks.peers import dbos_sqlite, mundane_file, unhinged_sqlite
 from benchmarks.shape import OURS, Figures, Scenario, Side, least, ratio
+from benchmarks.stopwatch import rates
 
 __all__ = ["SCENARIO"]
 
@@ -16,23 +17,23 @@ RATE = "steps a second"
 
 
 def _ours(folder: Path, runs: int) -> Figures:
-    return {RATE: runs_of(folder, runs, STEPS)}
+    return rates("step", runs * STEPS, runs_of(folder, runs, STEPS))
 
 
 def _limit(folder: Path, runs: int) -> Figures:
-    return {RATE: insert(folder, runs * STEPS)}
+    return rates("step", runs * STEPS, insert(folder, runs * STEPS))
 
 
 def _dbos(folder: Path, runs: int) -> Figures:
-    return {RATE: dbos_sqlite.concurrent(folder, runs, STEPS)}
+    return rates("step", runs * STEPS, dbos_sqlite.concurrent(folder, runs, STEPS))
 
 
 def _mundane(folder: Path, runs: int) -> Figures:
-    return {RATE: mundane_file.concurrent(folder, runs, STEPS)}
+    return rates("step", runs * STEPS, mundane_file.concurrent(folder, runs, STEPS))
 
 
 def _unhinged(folder: Path, runs: int) -> Figures:
-    return {RATE: unhinged_sqlite.concurrent(folder, runs, STEPS)}
+    return rates("step", runs * STEPS, unhinged_sqlite.concurrent(folder, runs, STEPS))
 
 
 SCENARIO = Scenario(

@@ -23,6 +23,7 @@ RUNS = "cost of a late step of a long run beside that of an early one"
 TEMPLATE = 99
 """Steps of the run that is copied to fill a journal."""
 TURNS = 15
+STEPS = 5
 BLOCK = 50
 """Steps that are timed at once."""
 AT_ONCE = 100
@@ -64,6 +65,10 @@ def _of(table: str, fields: str) -> str:
     return ", ".join(f"{table}.{field.strip()}" for field in fields.split(","))
 
 
+def _turns(largest: int) -> int:
+    return TURNS if largest >= 100 * AT_ONCE else 2
+
+
 async def _journals(folder: Path, largest: int) -> dict[int, float]:
     """Median seconds of a step in journals of three sizes, measured in turn."""
     sizes = {number: folder / f"{number}.db" for number in (largest // 100, largest // 10, largest)}
@@ -74,11 +79,12 @@ async def _journals(folder: Path, largest: int) -> dict[int, float]:
             await engine.join()
         await asyncio.to_thread(_fill, journal, number)
     took: dict[int, list[float]] = {number: [] for number in sizes}
-    for _ in range(TURNS):
+    for _ in range(_turns(largest)):
         for number, journal in sizes.items():
             async with Engine(journal):
                 await count(3)
-                took[number].append(1 / await runs_of_open(AT_ONCE if largest > AT_ONCE * 100 else 2, 5))
+                runs = AT_ONCE if largest >= 100 * AT_ONCE else 2
+                took[number].append((await runs_of_open(runs, STEPS)).seconds / (runs * STEPS))
                 WITNESS.look()
     return {number: statistics.median(times) for number, times in took.items()}
 
@@ -110,8 +116,9 @@ async def _runs(folder: Path, longest: int) -> dict[str, float]:
     TOOK.update({name: [] for name in lengths})
     TURN.update({name: asyncio.Event() for name in lengths})
     async with Engine(folder / "runs.db", max_entries=2 * longest + 10_000) as engine:
-        runs = [await goes_on.start(name, before, TURNS) for name, before in lengths.items()]
-        for turn in range(1, TURNS + 1):
+        turns = _turns(10 * longest)
+        runs = [await goes_on.start(name, before, turns) for name, before in lengths.items()]
+        for turn in range(1, turns + 1):
             for name in lengths:
                 TURN[name].set()
                 while len(TOOK[name]) < turn:

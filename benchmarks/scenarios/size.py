@@ -42,7 +42,7 @@ def _used(path: Path) -> int:
         return (pages - free) * size
 
 
-def _step(work: Callable[[Path, int, int], float]) -> Callable[[Path, int], Figures]:
+def _step(work: Callable[[Path, int, int], object]) -> Callable[[Path, int], Figures]:
     """How much more runs of many steps take than runs of few."""
 
     def measure(folder: Path, runs: int) -> Figures:
@@ -58,7 +58,7 @@ def _step(work: Callable[[Path, int, int], float]) -> Callable[[Path, int], Figu
     return measure
 
 
-def _bare(folder: Path, runs: int, steps: int) -> float:
+def _bare(folder: Path, runs: int, steps: int) -> object:
     return insert(folder, runs * steps)
 
 

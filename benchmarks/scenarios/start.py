@@ -8,6 +8,7 @@ from benchmarks.limits import insert
 from benchmarks.ours import runs_of
 from benchmarks.peers import dbos_sqlite, mundane_file, unhinged_sqlite
 from benchmarks.shape import OURS, Figures, Scenario, Side, least, ratio
+from benchmarks.stopwatch import rates
 
 __all__ = ["SCENARIO"]
 
@@ -15,23 +16,23 @@ RATE = "runs a second"
 
 
 def _ours(folder: Path, runs: int) -> Figures:
-    return {RATE: runs_of(folder, runs, 1)}
+    return rates("run", runs, runs_of(folder, runs, 1))
 
 
 def _limit(folder: Path, runs: int) -> Figures:
-    return {RATE: insert(folder, runs)}
+    return rates("run", runs, insert(folder, runs))
 
 
 def _dbos(folder: Path, runs: int) -> Figures:
-    return {RATE: dbos_sqlite.concurrent(folder, runs, 1)}
+    return rates("run", runs, dbos_sqlite.concurrent(folder, runs, 1))
 
 
 def _mundane(folder: Path, runs: int) -> Figures:
-    return {RATE: mundane_file.concurrent(folder, runs, 1)}
+    return rates("run", runs, mundane_file.concurrent(folder, runs, 1))
 
 
 def _unhinged(folder: Path, runs: int) -> Figures:
-    return {RATE: unhinged_sqlite.concurrent(folder, runs, 1)}
+    return rates("run", runs, unhinged_sqlite.concurrent(folder, runs, 1))
 
 
 SCENARIO = Scenario(

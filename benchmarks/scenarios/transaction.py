@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks.limits import insert
 from benchmarks.ours import runs_of, timed
 from benchmarks.shape import OURS, Figures, Scenario, Side, least, ratio
+from benchmarks.stopwatch import rates
 from durable_sqlite import Engine, Tx, transaction, workflow
 
 __all__ = ["SCENARIO"]
@@ -44,15 +45,15 @@ def _ours(folder: Path, runs: int) -> Figures:
     async def work() -> None:
         assert await asyncio.gather(*(book_all(STEPS) for _ in range(runs))) == [STEPS] * runs
 
-    return {RATE: runs * STEPS / timed(folder, work, before)}
+    return rates("step", runs * STEPS, timed(folder, work, before))
 
 
 def _plain(folder: Path, runs: int) -> Figures:
-    return {RATE: runs_of(folder, runs, STEPS)}
+    return rates("step", runs * STEPS, runs_of(folder, runs, STEPS))
 
 
 def _limit(folder: Path, runs: int) -> Figures:
-    return {RATE: insert(folder, runs * STEPS, booked=True)}
+    return rates("step", runs * STEPS, insert(folder, runs * STEPS, booked=True))
 
 
 SCENARIO = Scenario(
