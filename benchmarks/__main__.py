@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.machine import machine, versions
 from benchmarks.profiling import costs
-from benchmarks.report import number, pictures, report
+from benchmarks.report import number, pictures, report, spread
 from benchmarks.results import Result, beside, median, verdicts
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.shape import OURS, Scenario, Side
@@ -80,7 +80,8 @@ def _run(names: list[str], chosen: argparse.Namespace) -> dict[str, Any]:
         for path in _kept(chosen):
             _write(path, found)  # what is measured stays, whatever becomes of the rest
     words = [floor["verdict"] for result in found["scenarios"].values() for floor in result["floors"]]
-    print(f"{words.count('met')} floors are met, {words.count('missed')} are missed; {perf_counter() - began:.0f} s")
+    said = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+    print(f"floors: {said}; {perf_counter() - began:.0f} s")
     return found
 
 
@@ -106,23 +107,31 @@ def _measure(scenario: Scenario, chosen: argparse.Namespace) -> Result:
     sides = _present(scenario, result, peers=not chosen.no_peers)
     for turn in range(rounds):
         measured: dict[str, dict[str, float]] = {}
-        for side in sides:
+        for side in _turned(sides, turn):
             if turn < side.most_rounds:
                 _progress(f"{scenario.name}: round {turn + 1} of {rounds}, {side.name}")
                 result.sizes[side.name] = max(1, round(size * (1.0 if chosen.quick else side.share)))
                 done = measure.fresh(scenario, side, result.sizes[side.name])
                 measured[side.name] = done.figures
                 result.durability[side.name] = done.durability
+                result.log_grew[side.name] = max(done.log_grew, result.log_grew.get(side.name, done.log_grew))
         result.rounds.append(measured)
     result.floors = [verdict.plain() for verdict in verdicts(scenario, result.rounds)]
     _progress("")
     _print(result)
-    if not chosen.quick and any(floor["verdict"] == "missed" for floor in result.floors):
+    if not chosen.quick and any(floor["verdict"] not in {"met", "not measured"} for floor in result.floors):
         _progress(f"{scenario.name}: where the time goes")
         result.profile = [asdict(cost) for cost in costs(scenario, max(scenario.quick, size // 10))]
         _progress("")
     result.seconds = perf_counter() - began
     return result
+
+
+def _turned(sides: list[Side], turn: int) -> list[Side]:
+    """The sides in another order each round: who comes first, or after whom, is an advantage on a disk that writes behind."""
+    first = turn // 2 % len(sides)
+    turned = [*sides[first:], *sides[:first]]
+    return turned[::-1] if turn % 2 else turned
 
 
 def _present(scenario: Scenario, result: Result, *, peers: bool) -> list[Side]:
@@ -156,7 +165,7 @@ def _print(result: Result) -> None:
     for floor in result.floors:
         reached = "nothing" if floor["value"] is None else number(floor["value"])
         bound = f"at {'least' if floor['at_least'] else 'most'} {number(floor['bound'])}"
-        print(f"  {floor['verdict']:<10}{reached:>12} {floor['says']}, {bound}")
+        print(f"  {floor['verdict']:<15}{reached:>7} {floor['says']}, {bound}; rounds: {spread(floor)}")
 
 
 def _print_profile(scenario: Scenario, *, quick: bool) -> None:

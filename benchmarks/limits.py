@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.stopwatch import Stopwatch, Took
+from benchmarks.warm import warm_file
 from benchmarks.witness import WITNESS
 
 __all__ = ["bare", "insert"]
@@ -24,6 +25,7 @@ def bare(folder: Path) -> Generator[sqlite3.Connection]:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("CREATE TABLE entries (run TEXT, key TEXT, payload BLOB, PRIMARY KEY (run, key)) WITHOUT ROWID")
     connection.execute("CREATE TABLE bookings (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)")
+    warm_file(folder / "bare.db")
     yield connection
     WITNESS.look()
     connection.close()

@@ -26,6 +26,8 @@ class Measured:
 
     figures: Figures
     durability: list[str]
+    log_grew: int = 0
+    """Bytes by which a log grew that was at its full length: then its commits cost more than those of others."""
 
 
 def side_of(scenario: Scenario, name: str) -> Side:
@@ -41,7 +43,7 @@ def here(scenario: Scenario, side: Side, size: int) -> Measured:
     if side.stores and (WITNESS.weak or not WITNESS.seen):
         found = sorted(WITNESS.seen) or "nothing"
         raise SystemExit(f"{scenario.name} ({side.name}): not seen to be durable, but {found}; this cannot be compared")
-    return Measured(figures, sorted(WITNESS.seen))
+    return Measured(figures, sorted(WITNESS.seen), WITNESS.grown)
 
 
 def fresh(scenario: Scenario, side: Side, size: int) -> Measured:

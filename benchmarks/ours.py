@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.bodies import count
 from benchmarks.stopwatch import Stopwatch, Took
+from benchmarks.warm import warm_engine
 from benchmarks.witness import WITNESS
 from durable_sqlite import Engine
 
@@ -21,6 +22,8 @@ def timed(folder: Path, work: Callable[[], Awaitable[object]], before: Callable[
         async with Engine(folder / "journal.db") as engine:
             await count(3)  # so that adapters are built and the file has its first pages
             await before(engine)
+            await warm_engine(engine)
+            await count(3)
             watch = Stopwatch()
             await work()
             took = watch.took()

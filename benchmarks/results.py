@@ -31,6 +31,8 @@ class Result:
     """What each side was given."""
     rounds: list[dict[str, Figures]] = field(default_factory=list[dict[str, Figures]])
     durability: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    log_grew: dict[str, int] = field(default_factory=dict[str, int])
+    """Bytes by which the log of a side grew while it was timed, the most of all rounds."""
     left_out: list[str] = field(default_factory=list[str])
     floors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     profile: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -41,15 +43,25 @@ class Verdict:
     """Whether a floor is met."""
 
     floor: Floor
-    value: float | None
-    """The median over the rounds; None where it could not be measured."""
+    values: tuple[float, ...]
+    """One of each round in which it could be measured."""
+
+    @property
+    def value(self) -> float | None:
+        """The median over the rounds; None where it could not be measured."""
+        return statistics.median(self.values) if self.values else None
 
     @property
     def word(self) -> str:
-        """`met`, `missed` or `not measured`."""
-        if self.value is None:
+        """`met` or `missed` where all rounds agree, `unclear` where they do not, or what else is wrong with it."""
+        if not self.values:
             return "not measured"
-        return "met" if self.floor.met(self.value) else "missed"
+        if self.floor.believable is not None and max(self.values) > self.floor.believable:
+            return "not believable"
+        met = {self.floor.met(value) for value in self.values}
+        if len(met) > 1:
+            return "unclear"
+        return "met" if met == {True} else "missed"
 
     def plain(self) -> dict[str, Any]:
         """As it is kept."""
@@ -59,23 +71,24 @@ class Verdict:
             "bound": floor.bound,
             "at_least": floor.at_least,
             "value": self.value,
+            "values": [*self.values],
             "verdict": self.word,
         }
 
 
 def verdicts(scenario: Scenario, rounds: list[dict[str, Figures]]) -> list[Verdict]:
-    """Each floor with the median of the figures of the rounds: the sides of one round were measured in turn."""
-    return [Verdict(floor, _median_of(floor, rounds)) for floor in scenario.floors]
+    """Each floor with its figures in the rounds: the sides of one round were measured in turn."""
+    return [Verdict(floor, _values(floor, rounds)) for floor in scenario.floors]
 
 
-def _median_of(floor: Floor, rounds: list[dict[str, Figures]]) -> float | None:
+def _values(floor: Floor, rounds: list[dict[str, Figures]]) -> tuple[float, ...]:
     values: list[float] = []
     for one in rounds:
         try:
             values.append(floor.value(one))
         except KeyError:
             continue  # a side that did not take part
-    return statistics.median(values) if values else None
+    return tuple(values)
 
 
 def median(rounds: list[Mapping[str, Figures]] | list[dict[str, Figures]], side: str, figure: str) -> float | None:

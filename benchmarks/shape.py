@@ -43,7 +43,8 @@ class Floor:
     value: Callable[[Round], float]
     """The figure of one round; a KeyError where a side did not take part."""
     at_least: bool
-    unit: str = ""
+    believable: float | None = None
+    """What it can be at most: nothing beats a limit, so whoever seems to was not measured well."""
 
     def met(self, value: float) -> bool:
         """Whether this is good enough."""
@@ -73,11 +74,11 @@ def ratio(figure: str, over: str, *, of: str = OURS) -> Callable[[Round], float]
     return lambda sides: sides[of][figure] / sides[over][figure]
 
 
-def least(says: str, bound: float, value: Callable[[Round], float], unit: str = "") -> Floor:
+def least(says: str, bound: float, value: Callable[[Round], float], believable: float | None = None) -> Floor:
     """A figure that is to be at least so much."""
-    return Floor(says, bound, value, at_least=True, unit=unit)
+    return Floor(says, bound, value, at_least=True, believable=believable)
 
 
-def most(says: str, bound: float, value: Callable[[Round], float], unit: str = "") -> Floor:
+def most(says: str, bound: float, value: Callable[[Round], float]) -> Floor:
     """A figure that is to be at most so much."""
-    return Floor(says, bound, value, at_least=False, unit=unit)
+    return Floor(says, bound, value, at_least=False)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 __all__ = ["WITNESS", "Witness"]
@@ -27,8 +28,10 @@ class Witness:
     def __init__(self) -> None:
         self._connections: list[tuple[sqlite3.Connection, str]] = []
         self._watches = self._listens = False
+        self._logs: dict[Path, int] = {}
         self.seen: set[str] = set()
         """What was in force, such as `wal, synchronous=2`."""
+        self._grown = 0
         self.weak = False
         """Whether a commit could have been acknowledged before it was on disk."""
 
@@ -39,17 +42,28 @@ class Witness:
             sys.addaudithook(self._hear)  # it can never be taken back
             self._listens = True
         self.seen.clear()
-        self.weak, self._watches = False, True
+        self.weak, self._watches, self._grown = False, True, 0
         yield
         self._watches = False
         self._connections.clear()
+        self._logs.clear()
 
     def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
         if self._watches and event == "sqlite3.connect/handle" and isinstance(arguments[0], sqlite3.Connection):
             self._connections.append((arguments[0], threading.current_thread().name))
 
+    def note_log(self, database: Path) -> None:
+        """From now on the log beside this database should not grow: it has its full length."""
+        self._logs[database] = _length(database)
+
+    @property
+    def grown(self) -> int:
+        """By how many bytes the logs have grown since they were noted, as it was at the last look."""
+        return self._grown
+
     def look(self) -> None:
         """Ask all connections that are open, belong to a file, and may write."""
+        self._grown = sum(_length(database) - before for database, before in self._logs.items())
         for known in [*self._connections]:
             connection, thread = known
             try:
@@ -75,6 +89,14 @@ class Witness:
         cursor = connection.cursor()
         cursor.row_factory = None
         return str(cursor.execute("PRAGMA database_list").fetchall()[0][2])
+
+
+def _length(database: Path) -> int:
+    """Of the log beside a database, which is only asked for its size: to open it would drop SQLite's locks."""
+    try:
+        return database.with_name(f"{database.name}-wal").stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 WITNESS: Final = Witness()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.stopwatch import Stopwatch, Took
+from benchmarks.warm import warm_file
 from benchmarks.witness import WITNESS
 
 __all__ = ["NEEDS", "Dbos", "client", "concurrent", "opened", "url_of", "with_id"]
@@ -67,6 +68,7 @@ async def opened(folder: Path, *more: Callable[[Any], None]) -> AsyncGenerator[D
     dbos.DBOS(config={"name": "bench", "system_database_url": url_of(folder), "log_level": "ERROR"})
     dbos.DBOS.launch()
     await count(2)
+    warm_file(folder / "dbos.sqlite")
     yield Dbos(dbos.DBOS, count)
     WITNESS.look()
     dbos.DBOS.destroy()

@@ -49,7 +49,7 @@ SCENARIO = Scenario(
         Side("unhinged", _unhinged, needs=unhinged_sqlite.NEEDS, share=0.5),
     ),
     floors=(
-        least("of the limit", 0.25, ratio(RATE, "limit")),
+        least("of the limit", 0.25, ratio(RATE, "limit"), believable=1.0),
         least("times DBOS", 100, ratio(RATE, "dbos")),
     ),
     main=RATE,

@@ -48,7 +48,7 @@ SCENARIO = Scenario(
         Side("unhinged", _unhinged, needs=unhinged_sqlite.NEEDS),
     ),
     floors=(
-        least("of the limit", 0.5, ratio(RATE, "limit")),
+        least("of the limit", 0.5, ratio(RATE, "limit"), believable=1.0),
         least("times DBOS", 8, ratio(RATE, "dbos")),
     ),
     main=RATE,

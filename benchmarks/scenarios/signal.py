@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.limits import bare
 from benchmarks.peers import dbos_sqlite
 from benchmarks.shape import OURS, Figures, Scenario, Side, least, most
+from benchmarks.warm import warm_engine
 from benchmarks.witness import WITNESS
 from durable_sqlite import Engine, Signal, workflow
 
@@ -66,6 +67,7 @@ async def _same(journal: Path, messages: int) -> tuple[float, float]:
     HEARD.clear()
     sent: list[float] = []
     async with Engine(journal) as engine:
+        await warm_engine(engine)
         run = await listens.start(messages)
         await engine.join()
         for number in range(messages):
@@ -82,6 +84,7 @@ def _drive(journal: Path, messages: int, tell: Connection) -> None:
 
     async def main() -> None:
         async with Engine(journal) as engine:
+            await warm_engine(engine)
             run = await listens.options(id="listener").start(messages)
             await engine.join()
             tell.send("ready")
