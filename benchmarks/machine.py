@@ -18,7 +18,7 @@ def machine() -> dict[str, str]:
     return {
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "processor": _processor(),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "Python": platform.python_version(),
         "SQLite": sqlite3.sqlite_version,
     }

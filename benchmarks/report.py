@@ -34,7 +34,8 @@ The order of the sides changes from round to round, since it matters who comes a
 only where all rounds agree, and is *unclear* otherwise; a figure that beats its own limit is *not believable*, and says that
 the machine was not quiet enough.
 
-Every side begins with a write-ahead log of its full length (but mundane, which has none). A commit that makes the log longer
+Where commits are timed (`sequential`, `concurrent`, `start`, `transaction`, `signal`), every side begins with a write-ahead log
+of its full length (but mundane, which has none). A commit that makes the log longer
 took about three times as long here as one that writes over it; without this, a side that writes little is timed while its log
 grows, and one that writes much is not. The first version of these measurements had that fault, and showed our engine at four
 times its own limit.
@@ -45,8 +46,8 @@ what else the machine does, so it tells costs apart where the clock cannot.
 All sides write at the same durability. Each process asks its own open connections by `PRAGMA` for what is in force, and a
 measurement is refused where `synchronous` is not FULL. The journal mode is WAL where a system allows it: mundane-sdk keeps
 one file a run, opened with a file system layer that cannot do WAL. In our own process one connection stores no facts and is
-not asked: that of the lease, which says that a worker lives. On DBOS,
-WAL and FULL are set on each of its connections, where its own default is a rollback journal; nothing else of a peer is changed.
+not asked: that of the lease, which says that a worker lives. On DBOS, WAL and FULL are set on each of its connections, where
+its own default is a rollback journal; nothing else of a peer is changed.
 
 *The limit* is the smallest plain `sqlite3` program that makes the same facts durable. A peer that is slow is given less of
 the work, and its figure is a rate all the same; where that is so, a scenario says it.
@@ -122,6 +123,9 @@ def _verdict(floor: Mapping[str, Any]) -> str:
 
 
 def _machine(found: Mapping[str, Any]) -> Iterator[str]:
+    if found.get("remark"):
+        yield f"**About these results:** {found['remark']}"
+        yield ""
     results = found["scenarios"].values()
     times = sorted(result["taken_at"] for result in results)
     loads = sorted(result["load"] for result in results)
@@ -221,8 +225,12 @@ def pictures(found: Mapping[str, Any], folder: Path) -> None:
         if len(sides) < 2:  # noqa: PLR2004 - nothing stands beside it
             continue
         rows = [(_NAMES[side], median(rounds, side, main) or 0.0, _words(rounds, side, main)) for side in sides]
+        if any(floor["verdict"] == "not believable" for floor in result["floors"]):
+            name_and_doubt = f"{name}: {main} (not believable: the machine was too busy)"
+        else:
+            name_and_doubt = f"{name}: {main}"
         subtitle = textwrap.shorten(result["work"], 110, placeholder=" …")
-        drawn = bars(f"{name}: {main}", subtitle, rows, _NAMES[OURS])
+        drawn = bars(name_and_doubt, subtitle, rows, _NAMES[OURS])
         (folder / f"{name}.svg").write_text(drawn, encoding="utf-8")
 
 
