@@ -1,0 +1,54 @@
+"""Many runs of one step started at once: what a run costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.limits import insert
+from benchmarks.ours import runs_of
+from benchmarks.peers import dbos_sqlite, mundane_file, unhinged_sqlite
+from benchmarks.shape import OURS, Figures, Scenario, Side, least, ratio
+from benchmarks.stopwatch import rates
+
+__all__ = ["SCENARIO"]
+
+RATE = "runs a second"
+
+
+def _ours(folder: Path, runs: int) -> Figures:
+    return rates("run", runs, runs_of(folder, runs, 1))
+
+
+def _limit(folder: Path, runs: int) -> Figures:
+    return rates("run", runs, insert(folder, runs))
+
+
+def _dbos(folder: Path, runs: int) -> Figures:
+    return rates("run", runs, dbos_sqlite.concurrent(folder, runs, 1))
+
+
+def _mundane(folder: Path, runs: int) -> Figures:
+    return rates("run", runs, mundane_file.concurrent(folder, runs, 1))
+
+
+def _unhinged(folder: Path, runs: int) -> Figures:
+    return rates("run", runs, unhinged_sqlite.concurrent(folder, runs, 1))
+
+
+SCENARIO = Scenario(
+    name="start",
+    work="2,000 runs of one step started at once; the limit: as many rows, 100 to a commit",
+    size=2_000,
+    quick=20,
+    sides=(
+        Side(OURS, _ours),
+        Side("limit", _limit),
+        Side("dbos", _dbos, needs=dbos_sqlite.NEEDS, share=0.1),
+        Side("mundane", _mundane, needs=mundane_file.NEEDS, share=0.1),
+        Side("unhinged", _unhinged, needs=unhinged_sqlite.NEEDS, share=0.1),
+    ),
+    floors=(least("times DBOS", 100, ratio(RATE, "dbos")),),
+    main=RATE,
+    rounds=5,
+    notes="The peers start 200 runs at once instead of 2,000, since all would take minutes.",
+)
