@@ -4,22 +4,32 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from .._check import Difference, DifferenceKind, ReplayReport, UnknownWorkflow, check_replay
+    from ._plans import Crash, Fail
+    from ._schedules import Schedules, schedules
 
 __all__ = [
+    "Crash",
     "Difference",
     "DifferenceKind",
+    "Fail",
     "ReplayReport",
+    "Schedules",
     "UnknownWorkflow",
     "check_replay",
+    "schedules",
 ]
 
 # Where each of them is defined, one name a line.
 _HOMES = {
+    "Crash": "._plans",
     "Difference": ".._check",
     "DifferenceKind": ".._check",
+    "Fail": "._plans",
     "ReplayReport": ".._check",
+    "Schedules": "._schedules",
     "UnknownWorkflow": ".._check",
     "check_replay": ".._check",
+    "schedules": "._schedules",
 }
 
 if not TYPE_CHECKING:  # a checker reads the imports above, and knows of no other name
