@@ -373,10 +373,12 @@ def test_a_recorded_step_that_nobody_defines_any_more_is_told_before_a_fresh_cal
 def test_what_a_person_has_accepted_for_a_run_is_no_divergence(path: Path) -> None:
     async def before() -> None:
         await act("a")
+        await other.options(key="it")("x")
         await Paid.wait()
 
     async def after() -> None:
         await act("b")
+        await other.options(key="it")("x")
         await Paid.wait()
 
     recorded(path, flow(before))
@@ -393,6 +395,12 @@ def test_what_a_person_has_accepted_for_a_run_is_no_divergence(path: Path) -> No
     assert found.kind == "diverged"
     asyncio.run(accept())
     assert check_replay(flow(after), path).fits
+
+    async def conflict() -> None:
+        await asyncio.gather(act("b"), Review(cents=1).wait(key="it"))
+
+    found = only(check_replay(flow(conflict), path))  # which nobody can accept
+    assert (found.kind, found.key) == ("diverged", "it")
 
 
 @pytest.mark.parametrize(
