@@ -97,11 +97,11 @@ def book(tx: Tx, what: str) -> int:
     return len(tx.execute("SELECT 1").rows) + len(what)
 
 
-class Paid(Signal):
+class CheckedPaid(Signal):
     cents: int
 
 
-class Repaid(Signal):
+class CheckedRepaid(Signal):
     cents: int
 
 
@@ -109,7 +109,7 @@ class Decision(BaseModel):
     granted: bool
 
 
-class Review(Suspend[Decision]):
+class CheckedReview(Suspend[Decision]):
     cents: int
 
 
@@ -167,7 +167,7 @@ async def everything() -> list[Any]:
     await sleep(0)
     await asyncio.sleep(0.001)
     try:
-        await asyncio.wait_for(Paid.wait(), 0.001)
+        await asyncio.wait_for(CheckedPaid.wait(), 0.001)
     except TimeoutError:
         seen.append("late")
     seen.append(str(now()))
@@ -181,7 +181,7 @@ async def child(what: str) -> str:
 
 async def asks() -> str:
     await act("asks")
-    paid, decision = await asyncio.gather(Paid.wait(), Review(cents=1))
+    paid, decision = await asyncio.gather(CheckedPaid.wait(), CheckedReview(cents=1))
     await act("after")
     return f"{paid.cents} {decision.granted}"
 
@@ -192,7 +192,7 @@ async def breaks() -> None:
 
 async def cleans_up() -> None:
     try:
-        await Paid.wait()
+        await CheckedPaid.wait()
     finally:
         await act("clean-up")
 
@@ -227,8 +227,8 @@ def test_a_journal_in_use_is_checked_beside_its_engine_and_the_run_goes_on(path:
             assert not effects
             copy = await engine.backup(path.with_name("copy.db"))
             assert check_replay(asking, copy).runs == 1
-            await run.signal(Paid(cents=1))
-            await run.answer(Review, Decision(granted=True))
+            await run.signal(CheckedPaid(cents=1))
+            await run.answer(CheckedReview, Decision(granted=True))
             assert await run.result() == "1 True"
 
     asyncio.run(scenario())
@@ -239,7 +239,7 @@ def test_a_body_that_is_taken_down_in_the_middle_knows_it_and_records_nothing(pa
 
     async def waits() -> None:
         try:
-            await Paid.wait()
+            await CheckedPaid.wait()
         finally:
             told.append(current_run().unloading)
             await act("clean-up")
@@ -302,12 +302,12 @@ def test_a_wait_in_the_place_of_a_step_is_told(path: Path) -> None:
         await act.options(key="it")("a")
 
     async def after() -> None:
-        await Review(cents=1).wait(key="it")
+        await CheckedReview(cents=1).wait(key="it")
 
     found = only(compared(path, before, after))
     assert (found.kind, found.key) == ("diverged", "it")
     assert found.recorded.startswith("step act, ")
-    assert found.asked.startswith("question Review")
+    assert found.asked.startswith("question CheckedReview")
 
 
 def test_a_call_that_diverges_and_is_given_up_at_once_is_told_all_the_same(path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_recorded_step_that_nobody_defines_any_more_is_told_before_a_fresh_cal
 
     async def before() -> None:
         await old[0]("x")
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     recorded(path, flow(before))
 
@@ -374,18 +374,18 @@ def test_what_a_person_has_accepted_for_a_run_is_no_divergence(path: Path) -> No
     async def before() -> None:
         await act("a")
         await other.options(key="it")("x")
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     async def after() -> None:
         await act("b")
         await other.options(key="it")("x")
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     recorded(path, flow(before))
 
     async def accept() -> None:
         async with Engine(path, workflows=[flow(after)]) as engine:
-            await engine.run("a").signal(Paid(cents=1))
+            await engine.run("a").signal(CheckedPaid(cents=1))
             await quiet(engine)
         async with Engine(path, drive=False) as engine:
             assert (await engine.run("a").info()).state is State.PARKED
@@ -397,7 +397,7 @@ def test_what_a_person_has_accepted_for_a_run_is_no_divergence(path: Path) -> No
     assert check_replay(flow(after), path).fits
 
     async def conflict() -> None:
-        await asyncio.gather(act("b"), Review(cents=1).wait(key="it"))
+        await asyncio.gather(act("b"), CheckedReview(cents=1).wait(key="it"))
 
     found = only(check_replay(flow(conflict), path))  # which nobody can accept
     assert (found.kind, found.key) == ("diverged", "it")
@@ -492,9 +492,9 @@ def test_a_message_and_an_answer_that_wait_and_do_not_fit_today_are_told(path: P
 
     async def send() -> None:
         async with Engine(path, drive=False) as engine:
-            await engine.run("a").signal(Repaid(cents=1))
-            await engine.run("a").signal(Paid(cents=1))
-            await engine.run("a").answer(Review, Decision(granted=True))
+            await engine.run("a").signal(CheckedRepaid(cents=1))
+            await engine.run("a").signal(CheckedPaid(cents=1))
+            await engine.run("a").answer(CheckedReview, Decision(granted=True))
 
     asyncio.run(send())
     assert check_replay(flow(asks), path).fits
@@ -508,7 +508,7 @@ def test_a_message_and_an_answer_that_wait_and_do_not_fit_today_are_told(path: P
     class Asks(Suspend[Reply], name="AsksReply"):
         cents: int
 
-    _rename(path, Paid="PaidStrictly", Review="AsksReply")  # as if the classes themselves had changed
+    _rename(path, CheckedPaid="PaidStrictly", CheckedReview="AsksReply")  # as if the classes themselves had changed
 
     async def after() -> None:
         await act("asks")
@@ -631,7 +631,7 @@ def test_a_run_that_was_cancelled_is_cancelled_in_the_same_place_today(path: Pat
 
     async def swallows() -> str:
         try:
-            await Paid.wait()
+            await CheckedPaid.wait()
         except asyncio.CancelledError:
             await act("clean-up")
         task = asyncio.current_task()
@@ -654,7 +654,7 @@ def test_a_run_that_was_cancelled_is_cancelled_in_the_same_place_today(path: Pat
 
 
 async def _cleans_up_and_more() -> None:
-    await Paid.wait()
+    await CheckedPaid.wait()
     await act("clean-up")
 
 
@@ -664,13 +664,13 @@ def test_a_body_that_ends_cancelled_though_its_run_failed_says_so(path: Path) ->
 
     async def before() -> None:
         try:
-            await Paid.wait()
+            await CheckedPaid.wait()
         finally:
             await fail()
 
     async def after() -> None:
         try:
-            await Paid.wait()
+            await CheckedPaid.wait()
         finally:
             with contextlib.suppress(Exception):
                 await fail()
@@ -756,29 +756,29 @@ def test_a_call_that_is_no_longer_made_is_told_and_fits(path: Path) -> None:
 def test_a_call_that_is_no_longer_made_before_a_wait_is_told_and_fits(path: Path) -> None:
     async def before() -> None:
         await act("a")
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     async def after() -> None:
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     report = compared(path, before, after)
     assert report.fits
     assert (only(report).kind, only(report).key, only(report).asked) == (
         "unused",
         "act#1",
-        "it waits for Paid#1 by now",
+        "it waits for CheckedPaid#1 by now",
     )
 
 
 def test_a_step_put_in_before_others_is_told_and_fits_as_the_engine_goes_on_with_it(path: Path) -> None:
     async def before() -> None:
         await act("a")
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     async def after() -> None:
         await other("new")
         await act("a")
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     report = compared(path, before, after)
     assert report.fits
@@ -786,7 +786,7 @@ def test_a_step_put_in_before_others_is_told_and_fits_as_the_engine_goes_on_with
 
     async def scenario() -> None:
         async with Engine(path, workflows=[flow(after)]) as engine:
-            await engine.run("a").signal(Paid(cents=1))
+            await engine.run("a").signal(CheckedPaid(cents=1))
             await engine.run("a").result()
 
     asyncio.run(scenario())
@@ -795,19 +795,19 @@ def test_a_step_put_in_before_others_is_told_and_fits_as_the_engine_goes_on_with
 
 def test_a_suspended_run_that_waits_for_something_else_today_is_told_and_fits(path: Path) -> None:
     async def before() -> None:
-        await Paid.wait()
+        await CheckedPaid.wait()
 
     async def after() -> None:
-        await Repaid.wait()
+        await CheckedRepaid.wait()
 
     report = compared(path, before, after)
     assert report.fits
     found = only(report)
     assert (found.kind, found.key, found.recorded, found.asked) == (
         "other_wait",
-        "Paid#1",
-        "signal Paid, waited for",
-        "Repaid#1",
+        "CheckedPaid#1",
+        "signal CheckedPaid, waited for",
+        "CheckedRepaid#1",
     )
 
 

@@ -168,7 +168,7 @@ def test_a_step_that_waits_for_what_the_body_does_next_is_not_waited_for_for_eve
         assert asyncio.run(scenario()) == ["slow", "quick"]
 
 
-class Review(Suspend[bool]):
+class ScheduledReview(Suspend[bool]):
     of: str
 
 
@@ -177,7 +177,7 @@ def test_outcomes_held_back_beside_a_question_are_given_before_the_run_rests() -
     async def flow() -> list[str]:
         async def one(name: str) -> str:
             await fetch(name)
-            return name if await Review(of=name).wait(key=name) else "no"
+            return name if await ScheduledReview(of=name).wait(key=name) else "no"
 
         return list(await asyncio.gather(*(one(name) for name in "abc")))
 
@@ -187,7 +187,7 @@ def test_outcomes_held_back_beside_a_question_are_given_before_the_run_rests() -
             await quiet(engine)
             assert len(await run.questions()) == 3
             for question in await run.questions():
-                await run.answer(Review, True, key=question.key)
+                await run.answer(ScheduledReview, True, key=question.key)
             return await run.result()
 
     for seed in SEEDS:
