@@ -25,6 +25,7 @@ __all__ = [
     "Host",
     "Hosted",
     "Nowhere",
+    "Order",
     "Scope",
     "StepInfo",
     "StepScope",
@@ -244,6 +245,19 @@ class Hosted(Protocol):
         ...
 
 
+class Order(Protocol):
+    """An order in which the outcomes of steps arrive that run beside each other."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which outcomes are held back until all that are on their way have arrived."""
+        ...
+
+    def pick(self, place: int, keys: Sequence[str]) -> int:
+        """The index of what arrives next, out of the keys of what is there, in a run that has recorded `place` outcomes."""
+        ...
+
+
 # Scopes --------------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +270,8 @@ class Nowhere:
     engines: WeakSet[Host] = field(default_factory=WeakSet[Host])
     legacies: list[Any] = field(default_factory=list[Any])
     """What this process has from the one that it was forked from, and must not use."""
+    orders: list[Order] = field(default_factory=list["Order"])
+    """Orders of arrival that a test asks for, innermost last; empty but in tests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from ._arrivals import Arrivals
 from ._attempt import Doubt, Fault, Result, read_outcome
 from ._body_loop import BodyTask, Branch
 from ._call import Call
@@ -168,6 +169,7 @@ class Pass:
             recorded=self._transacted,
             lost=self._lost,
         )
+        self._arrivals = Arrivals(self._crew.flight.results, around.loop, more=self._more_to_come, again=self.drive)
         self._errands = Errands(
             self.row,
             journal=around.journal,
@@ -293,6 +295,10 @@ class Pass:
         """Whether anything is in flight whose outcome is awaited."""
         return bool(self._crew.flight or self._errands)
 
+    def _more_to_come(self) -> bool:
+        """Whether something is in flight or about to be that could have ended first."""
+        return not self._holding_back and (self._under_way or bool(self._desk.fresh()))
+
     # Driving ---------------------------------------------------------------------------------------------------------
 
     def drive(self) -> None:
@@ -344,6 +350,8 @@ class Pass:
             pass  # its outcome takes the next place in the order
         elif self._under_way or (self._soon() and not self._holding_back):
             self._arm()
+        elif self._arrivals:
+            self._around.loop.call_soon(self.drive)  # held back for what has begun, and it has no outcome
         elif self._standing_down and not self._pausing and self._desk.fresh():
             self._keeper.left(self, self.leave(interrupted=self.row.interrupted))
         elif self._clerk.looking:
@@ -380,8 +388,8 @@ class Pass:
 
     def _give_results(self) -> bool:
         """Give what a step or an errand has brought."""
-        while self._crew.flight.results:
-            call, ended = self._crew.flight.results.popleft()
+        while (arrived := self._arrivals.next(self._replay.seq)) is not None:
+            call, ended = arrived
             if not self._desk.waits_for(call):
                 continue  # it was given up meanwhile, and a late result is nobody's
             result = ended if isinstance(ended, Result) else self._judge(call, ended)
@@ -772,6 +780,7 @@ class Pass:
         self.over = True
         self._crew.flight.stop()
         self._errands.stop()
+        self._arrivals.stop()
         self._clerk.stop()
         if self._alarm is not None:
             self._alarm[1].cancel()

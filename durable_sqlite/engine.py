@@ -201,6 +201,12 @@ class Engine:
         """The journal's file; None where it is in memory."""
         return self._path
 
+    @property
+    def codec(self) -> Codec | None:
+        """The codec that it was given, if it was given one."""
+        codec: Codec | None = self._given["codec"]
+        return codec
+
     def anew(self, **options: Any) -> Engine:
         """Another engine on the same journal, not open yet: with the options of this one, but for those that are given."""
         return Engine(":memory:" if self._path is None else self._path, **{**self._given, **options})

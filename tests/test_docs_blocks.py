@@ -62,22 +62,20 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
 @pytest.mark.parametrize(
     ("name", "outputs"),
     [
-        *[
-            ("failure", 2),
-            ("waiting", 8),
-            ("children", 4),
-            ("control", 4),
-            ("exactly_once", 1),
-            ("care", 5),
-            ("damage", 2),
-        ],
-        *[
-            ("howto/web", 2),
-            ("howto/notebook", 1),
-            ("howto/encryption", 1),
-            ("howto/monitoring", 2),
-            ("howto/upgrading", 1),
-        ],
+        ("failure", 2),
+        ("waiting", 8),
+        ("children", 4),
+        ("control", 4),
+        ("exactly_once", 1),
+        ("care", 5),
+        ("damage", 2),
+        ("checking", 2),
+        ("testing_properties", 3),
+        ("howto/web", 2),
+        ("howto/notebook", 1),
+        ("howto/encryption", 1),
+        ("howto/monitoring", 2),
+        ("howto/upgrading", 1),
     ],
 )
 def test_a_page_prints_what_it_says_it_prints(

@@ -95,7 +95,7 @@ def test_the_wheel_asks_for_three_packages_and_keeps_the_rest_in_extras(wheel: P
     metadata = _metadata(wheel)
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.split(">")[0] for line in needed) == ["aiosqlite", "pydantic", "typing-extensions"]
-    assert metadata.get_all("Provides-Extra") == ["bench", "cli", "dev", "docs"]
+    assert metadata.get_all("Provides-Extra") == ["bench", "cli", "dev", "docs", "testing"]
     assert metadata["Requires-Python"] == ">=3.11"
 
 

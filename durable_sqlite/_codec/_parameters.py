@@ -80,6 +80,14 @@ class Parameters:
             raise DefinitionError(f"{self._label} takes no parameters, not even self; make it a staticmethod")
         return frozenset(ignore) | frozenset(self._names[:1] if skip_first else ())
 
+    def types(self) -> dict[str, Any]:
+        """What is stored of each parameter, by name: its annotation, resolved; of `*args` a tuple, and of `**kwargs` a dict.
+
+        Raises:
+            DefinitionError: The annotation of a parameter cannot be resolved.
+        """
+        return {name: self._type(name) for name in self._stored}
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> BoundArguments:
         """Arguments by parameter, as the call would have them; with `skip_first`, the receiver is `args[0]`.
 
@@ -203,7 +211,7 @@ class Parameters:
 
     @cached_property
     def _whole(self) -> Shape[dict[str, Any]]:
-        types = {name: self._type(name) for name in self._stored}
+        types = self.types()
         try:
             shape = Shape[dict[str, Any]](typing_extensions.TypedDict("Arguments", types, total=False))  # type: ignore[operator]
             shape.prepare()

@@ -84,6 +84,7 @@ TABLE = (
     Entry("dead-letters redrive", "_letters", "Act", "let one or many go on with a fresh budget"),
     Entry("dead-letters discard", "_letters", "Act", "mark one or many as seen to"),
     Entry("doctor", "_doctor", "Care", "whether the journal and what it stands on are sound"),
+    Entry("check", "_check", "Care", "whether every run fits your code as it is now, before that is deployed"),
     Entry("migrate", "_keep", "Care", "bring the journal to the schema of this version"),
     Entry("backup", "_keep", "Care", "copy the journal into one file, while it is used"),
     Entry("prune", "_keep", "Care", "forget runs that ended long ago"),

@@ -9,8 +9,8 @@ import logging
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Collection, Coroutine
-from contextlib import redirect_stdout
+from collections.abc import Callable, Collection, Coroutine, Generator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from ._out import Out
 from ._text import cells, safe
 from ._trouble import REFUSED, Trouble
 
-__all__ = ["as_json", "json_argument", "make_engine", "perform", "plain_engine", "reason_of", "who"]
+__all__ = ["as_json", "heard", "json_argument", "make_engine", "perform", "plain_engine", "reason_of", "who"]
 
 T = TypeVar("T")
 
@@ -82,7 +82,14 @@ class _Stranger:
 
 
 def perform(call: Call, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run what needs an event loop. What the application prints meanwhile, and what the engine logs, goes to standard error."""
+    """Run what needs an event loop, heard as `heard` says."""
+    with heard(call):
+        return asyncio.run(work())
+
+
+@contextmanager
+def heard(call: Call) -> Generator[None]:
+    """What the application prints meanwhile, and what the engine logs, goes to standard error."""
     logger = logging.getLogger("durable_sqlite")
     handler = _Notes(call.out)
     if not logger.handlers:
@@ -90,7 +97,7 @@ def perform(call: Call, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         logger.propagate = False
     try:
         with redirect_stdout(sys.stderr):
-            return asyncio.run(work())
+            yield
     finally:
         logger.removeHandler(handler)
 

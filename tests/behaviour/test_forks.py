@@ -219,7 +219,7 @@ async def main():
                 "workflow.signal_with_start": lambda: flow.options(id="x").signal_with_start(ForkedPaid(number=1), 1),
                 "a handle by id": lambda: flow.run(run.id).info(),
             }
-            names = {name for name in dir(engine) if not name.startswith("_")} - {"host", "run", "path", "anew"}
+            names = {name for name in dir(engine) if not name.startswith("_")} - {"host", "run", "path", "codec", "anew"}
             assert {f"engine.{name}" for name in names} <= set(uses), names
             names = {name for name in dir(run) if not name.startswith("_")} - {"id", "created"}
             assert {f"run.{name}" for name in names} <= set(uses), names

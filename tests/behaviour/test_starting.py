@@ -404,7 +404,6 @@ def test_a_handle_that_is_asked_for_where_no_event_loop_runs_says_what_is_missin
         flow.run("x")
 
 
-
 def test_an_engine_that_does_not_drive_starts_runs_that_another_one_drives(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", drive=False) as client:

@@ -41,6 +41,9 @@ _ACTS = [
     ["prune", "--older-than", "1s", "--state", "failed"],
     ["export", "x"],
     ["migrate"],
+    ["check", "--app", "shop"],
+    ["check", "--app", _TYPED],
+    ["check", "--app", "shop", "--workflow", _TYPED],
 ]
 
 

@@ -12,6 +12,7 @@ from sqlite3 import Connection
 from typing import Any, assert_type
 from uuid import UUID
 
+from hypothesis.strategies import SearchStrategy
 from pydantic import BaseModel
 
 from durable_sqlite import (
@@ -56,6 +57,16 @@ from durable_sqlite import (
     transaction,
     uuid,
     workflow,
+)
+from durable_sqlite.testing import (
+    Crash,
+    Difference,
+    Fail,
+    ReplayReport,
+    Schedules,
+    check_replay,
+    schedules,
+    strategies,
 )
 
 
@@ -384,3 +395,18 @@ async def application(order: Order) -> None:
     for hook in (tell, tell_later):
         async with Engine(":memory:", retry=patient, on_dead_letter=hook):
             pass
+
+
+async def checking(order: Order) -> None:
+    """The testing kit."""
+    report = check_replay(fulfil, "orders.db", open_only=True)
+    assert_type(report, ReplayReport)
+    assert_type(check_replay([fulfil, nightly], Path("orders.db")).fits, bool)
+    assert_type(report.divergences, tuple[Difference, ...])
+    with schedules(7) as schedule:
+        assert_type(schedule, Schedules)
+    assert_type(await strategies.runs(fulfil).example().start(), Run[int])
+    assert_type(strategies.faults(charge, book, "ship", crashes=2), SearchStrategy[tuple[Crash | Fail, ...]])
+    assert_type(strategies.schedules(), SearchStrategy[Schedules])
+    assert_type(Crash(1, "before").at, int)
+    del order

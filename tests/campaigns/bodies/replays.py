@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, cast
 
@@ -10,7 +12,8 @@ from durable_sqlite import State
 from durable_sqlite._attempt import Result, Runner
 from durable_sqlite._codec import Vault, load_error
 from durable_sqlite._context import Host, StepInfo
-from durable_sqlite._records import CANCEL_KEY, Claimed, End, Hold, Memory, RunRow, Started
+from durable_sqlite._records import CANCEL_KEY, Claimed, End, Entry, Hold, Memory, RunRow, Started
+from durable_sqlite._rehearsal import Difference, DifferenceKind, Rehearsal
 from durable_sqlite._run import Pass
 from durable_sqlite._specs import StepCall, WorkflowSpec
 from durable_sqlite._surroundings import Surroundings
@@ -85,15 +88,17 @@ class _Nobody:
 
 def check_replay(row: RunRow, memory: Memory, workflow: WorkflowSpec, now: float) -> list[str]:
     """What a pass over a finished run does differently from the run, in words."""
+    host = cast("Host", None)
+    rehearsed = [f"{row.id}: {surprise}" for surprise in _check_rehearsal(row, memory, workflow)]
     if row.state is State.CANCELLED and not memory.entries:
-        return []  # cancelled before it began
+        return rehearsed  # cancelled before it began
     loop = SimLoop(now)
     witness = _Witness(loop)
     vault = Vault(None, _LIMIT)
     runner = _IdleRunner(vault, StepThreads(1))
     runner.witness = witness
     around = Surroundings(
-        host=cast("Host", None),
+        host=host,
         journal=cast("Journal", witness),
         loop=loop,
         clock=SimClock(loop),
@@ -114,7 +119,27 @@ def check_replay(row: RunRow, memory: Memory, workflow: WorkflowSpec, now: float
     _put_away(run, loop)
     if witness.end_seen is not None and not _overtaken(row, memory) and not _same_end(witness.end_seen, row):
         witness.surprises.append(f"{(row.state, row.reason, row.result)} became {witness.end_seen}")
-    return [f"{row.id}: {surprise}" for surprise in witness.surprises]
+    return rehearsed + [f"{row.id}: {surprise}" for surprise in witness.surprises]
+
+
+def _check_rehearsal(row: RunRow, memory: Memory, workflow: WorkflowSpec) -> list[str]:
+    """What a check of the run finds that it should not, of all its record and of a part; or does not find, where it should."""
+
+    def found(row: RunRow, entries: Sequence[Entry]) -> list[Difference]:
+        changed = replace(memory, entries=entries)
+        vault = Vault(None, _LIMIT)
+        rehearsal = Rehearsal(row, changed, workflow, host=cast("Host", None), vault=vault, step_exists=lambda _: True)
+        return rehearsal.differences()
+
+    entries = sorted(memory.entries, key=lambda entry: entry.seq)
+    under_way = replace(row, state=State.RUNNING)
+    half = entries[: len(entries) // 2]
+    told = [f"rehearsed, {each.kind}: {each.text}" for each in (*found(row, entries), *found(under_way, half))]
+    for place in [place for place, entry in enumerate(entries) if entry.digest][-1:]:
+        other = [*entries[:place], replace(entries[place], digest=b"another"), *entries[place + 1 :]]
+        if [each.key for each in found(row, other) if each.kind is DifferenceKind.DIVERGED] != [entries[place].key]:
+            told.append(f"rehearsed with another argument at {entries[place].key}, and that was not found")
+    return told
 
 
 def _overtaken(row: RunRow, memory: Memory) -> bool:
