@@ -1,0 +1,30 @@
+"""The pytest plugin: the fixture `durable`. Loading it imports neither the engine nor pydantic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ._harness import Harness
+
+__all__ = ["durable", "pytest_configure"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known, for those who run with `--strict-markers`."""
+    config.addinivalue_line("markers", "durable(**options): options of `harness()` for the fixture `durable` of this test")
+
+
+@pytest.fixture
+def durable(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """An engine on a journal of its own, on a clock that the test moves. `@pytest.mark.durable(...)` gives it options."""
+    from ._harness import harness  # noqa: PLC0415 - most tests of most programs do not ask for it
+
+    marker = request.node.get_closest_marker("durable")
+    if marker is not None and marker.args:
+        raise pytest.UsageError(f"{request.node.nodeid}: @pytest.mark.durable takes options by name, as harness() does")
+    with harness(**({} if marker is None else marker.kwargs)) as opened:
+        yield opened
