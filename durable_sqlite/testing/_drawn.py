@@ -34,12 +34,12 @@ def explore_drawn(explorer: Explorer, *, examples: int, seed: int) -> Explored:
         for each in inspect.signature(workflow.fn).parameters.values()
         if each.default is each.empty and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)
     ]
-    types: dict[str, Any] = {name: parameters._type(name) for name in needed}  # noqa: SLF001
+    types: dict[str, Any] = {name: parameters._type(name) for name in needed}
     seen: list[Explored] = []
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+        max_examples=examples, deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
     @hypothesis.given(strategies.fixed_dictionaries({name: strategies.from_type(each) for name, each in types.items()}))
     def explore(inputs: dict[str, Any]) -> None:

@@ -218,8 +218,10 @@ class Explorer:
         given = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
         head = f"{name} ends differently after a crash {_and_then(told.died)}"
         place = ", ".join(map(str, path))
-        repeat = f'durable.crash_everywhere({", ".join(filter(None, (name, given, "..." if self._script else "")))}, only="{place}")'
-        lines = [head, *self._made_by(told), *found, f"To repeat this one: {repeat}"]
+        again = ", ".join(
+            each for each in (name, given, "script=..." if self._script else "", f'only="{place}"') if each
+        )
+        lines = [head, *self._made_by(told), *found, f"To repeat this one: durable.crash_everywhere({again})"]
         raise CrashFound("\n  ".join(lines), place)
 
     def _made_by(self, told: _Told) -> list[str]:
@@ -234,9 +236,7 @@ class Explorer:
         return list(dict.fromkeys(found))
 
     def _other_end(self, base: _Told, told: _Told) -> list[str]:
-        if (base.info.state, base.info.reason) == (told.info.state, told.info.reason) and (
-            _said(base) == _said(told)
-        ):
+        if (base.info.state, base.info.reason) == (told.info.state, told.info.reason) and (_said(base) == _said(told)):
             return []
         found = [f"Without it the run is {base.end}", f"With it the run is {told.end}"]
         if told.diverged is not None:
@@ -272,12 +272,16 @@ class Explorer:
                 continue
             if step is not None and self._repeats and usual < often <= usual * (1 + crashes):
                 continue  # it was in flight
-            lines = [origin.line for effect, origin in (*told.effects, *base.effects) if (repr(effect), origin.step) == what]
+            lines = [
+                origin.line for effect, origin in (*told.effects, *base.effects) if (repr(effect), origin.step) == what
+            ]
             where = "outside of any step, in the body of the workflow" if step is None else f"in step {step}"
             found = [f"The effect {text} happened {_times(often)}; without the crash, {_times(usual)}"]
             found.append(f"It comes from {where}: {lines[0]}")
             if step is None:
-                found.append("A body is run again from its top after a crash: what it does to the world belongs in a step")
+                found.append(
+                    "A body is run again from its top after a crash: what it does to the world belongs in a step"
+                )
             return found
         return []
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 from .._context import BodyScope, StepInfo, StepScope, scope
 from .._specs import StepSpec
@@ -56,7 +56,7 @@ def user_line() -> Line | None:
     Helpers that it has called are passed over, and so is what this library and asyncio do above it.
     """
     found: FrameType | None = None
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - no other way is as fast
     while frame is not None:
         if not frame.f_code.co_filename.startswith((_PACKAGE, _ASYNCIO)):
             found = frame
@@ -112,10 +112,6 @@ class Effects(list[Any]):
         """Note that these were done."""
         for effect in effects:
             self.append(effect)
-
-    def insert(self, index: SupportsIndex, effect: Any, /) -> None:
-        """Not possible: what was done stays in its order."""
-        raise UsageError("effects stay in their order: use append()")
 
     def clear(self) -> None:
         """Forget all of them."""
@@ -224,9 +220,7 @@ class Faults:
         bound = inspect.signature(spec.plain).bind(*args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)
-        called = StepCalled(
-            info.run_id, info.key, info.attempt, info.recovered, info.idempotency_key, given
-        )
+        called = StepCalled(info.run_id, info.key, info.attempt, info.recovered, info.idempotency_key, given)
         self._calls.setdefault(spec.plain, []).append(called)
         failure = self._failures.get(spec.plain)
         if failure is not None and failure.times > 0:
@@ -251,7 +245,7 @@ class Faults:
         crash, number = self.crash, len(self.writes)
         if crash is None or crash.after is not after:
             return
-        if crash.write == number or crash.step in steps:
+        if crash.write == number or (crash.step is not None and crash.step in steps):
             self._die(f"{'after' if after else 'before'} write {number} ({self.writes[-1]})")
 
     def _die(self, where: str) -> None:

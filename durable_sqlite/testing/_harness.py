@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import itertools
 import os
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
@@ -327,7 +327,7 @@ class Harness:
     def replace(self, step: Step[P, R], fake: Callable[P, R | Coroutine[Any, Any, R]], /) -> None: ...
     @overload
     def replace(self, step: Transaction[P, R], fake: Callable[Concatenate[Tx, P], R], /) -> None: ...
-    def replace(self, step: AnyStep, fake: Callable[..., Any], /) -> None:
+    def replace(self, step: Any, fake: Callable[..., Any], /) -> None:
         """Call `fake` in runs instead of a step's function, with the same arguments; what it gives is recorded as the step's.
 
         Args:
@@ -454,7 +454,7 @@ class Harness:
         process = self._alive()
         if isinstance(run, str):
             return process.run(run)
-        return Run(process.host, run.id, run._decode, created=run.created)  # noqa: SLF001
+        return Run(process.host, run.id, run._decode, created=run.created)
 
     async def _ended(self, run: Run[Any]) -> None:
         with suppress(RunError):
@@ -467,12 +467,13 @@ class Harness:
         """Let the loop run until `call` is done, or until nothing is left to do; time passes until `until`, if at all."""
         try:
             with _aside():
-                return self._runner.run(self._main(call, until), context=self._context)
+                result: R = self._runner.run(self._main(call, until), context=self._context)
+                return result
         except ProcessDied as died:
             self._die(str(died))
             raise Crashed(f"the process died {died}") from None
 
-    async def _main(self, call: Coroutine[Any, Any, R] | None, until: int | None) -> R:
+    async def _main(self, call: Coroutine[Any, Any, Any] | None, until: int | None) -> Any:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, StandingLoop)
         still = loop.create_future()
@@ -490,7 +491,8 @@ class Harness:
         loop.when_still(pass_time)
         try:
             if call is None:
-                return await still
+                await still
+                return None
             task = asyncio.ensure_future(call)
             await asyncio.wait((task, still), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
@@ -545,7 +547,7 @@ def _earlier(one: int | None, other: int | None) -> int | None:
 
 
 @contextmanager
-def _aside() -> Iterator[None]:
+def _aside() -> Generator[None]:
     """Step aside from the loop that runs here, if one does, as in an async test."""
     outer = asyncio._get_running_loop()
     if outer is None:
@@ -578,7 +580,7 @@ def harness(
     schema: str | os.PathLike[str] | None = None,
     on_dead_letter: Callable[[DeadLetter], Any] | None = None,
     codec: Codec | None = None,
-) -> Iterator[Harness]:
+) -> Generator[Harness]:
     """A harness for a `with` block: what the fixture `durable` gives, for `@given` and for tests without pytest.
 
     Args:

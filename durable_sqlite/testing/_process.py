@@ -10,7 +10,7 @@ import contextvars
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -98,8 +98,8 @@ class Process(Engine):
     def _ready(self) -> None:
         """Put the test's eyes and hands to the parts, before they do anything."""
         assert self._session is not None
-        around = self._session.worker._around  # noqa: SLF001
-        run, load, submit = around.runner._run, self._session.worker._load, self._session._threads.submit  # noqa: SLF001
+        around = self._session.worker._around
+        run, load, submit = around.runner._run, self._session.worker._load, self._session._threads.submit
 
         async def running(spec: StepSpec, info: StepInfo, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             faults = self._world.faults
@@ -124,14 +124,14 @@ class Process(Engine):
             concurrent.futures.wait([job], timeout=_A_WHILE)  # so that the order of what ends is always the same
             return job
 
-        parts: Any = (around.runner, self._session.worker, self._session._threads)  # noqa: SLF001
-        parts[0]._run, parts[1]._load, parts[2].submit = running, loading, submitting  # noqa: SLF001
+        parts: Any = (around.runner, self._session.worker, self._session._threads)
+        parts[0]._run, parts[1]._load, parts[2].submit = running, loading, submitting
 
     def _listen(self, one: Pass) -> None:
         """Note which lines of the body make which calls."""
-        desk: Any = one._desk  # noqa: SLF001
+        desk: Any = one._desk
         lines, diverged, run_id = self._world.lines, self._world.diverged, one.row.id
-        fix_key, diverge = desk._key, desk.diverge  # noqa: SLF001
+        fix_key, diverge = desk._key, desk.diverge
 
         def fixing(name: str, explicit: str | None) -> str:
             key: str = fix_key(name, explicit)
@@ -144,20 +144,20 @@ class Process(Engine):
                 diverged.setdefault(run_id, line)
             diverge(problem)
 
-        desk._key, desk.diverge = fixing, diverging  # noqa: SLF001
+        desk._key, desk.diverge = fixing, diverging
 
     def _transaction(self, work: Work[Any]) -> Work[Any]:
         """Put the test's hands to a transaction."""
         attempt = work.body
         assert isinstance(attempt, ExactAttempt)
-        call, info = attempt._call, attempt._info  # noqa: SLF001
+        call, info = attempt._call, attempt._info
 
         def called(tx: Any, *args: Any, **kwargs: Any) -> Any:
             self._in_transactions.add(call.spec.plain)
             fake = self._world.faults.function(call.spec, info, (tx, *args), kwargs)
             return (fake or call.spec.fn)(tx, *args, **kwargs)
 
-        attempt._call = replace(call, spec=replace(call.spec, fn=called))  # noqa: SLF001
+        attempt._call = replace(call, spec=replace(call.spec, fn=called))
         return work
 
     def _at(self, place: str) -> None:
@@ -173,7 +173,7 @@ class Process(Engine):
     @property
     def jobs(self) -> list[concurrent.futures.Future[Any]]:
         """What threads and executors are at work on."""
-        return [] if self._session is None else list(self._session.worker._around.runner._jobs)  # noqa: SLF001
+        return [] if self._session is None else list(self._session.worker._around.runner._jobs)
 
     @property
     def in_flight(self) -> int:
@@ -211,10 +211,10 @@ class Process(Engine):
             self._let_go()
             if self._session is not None:
                 self._remember()
-                self._session._closed = True  # noqa: SLF001
-                self._session._retention.stop()  # noqa: SLF001
+                self._session._closed = True
+                self._session._retention.stop()
                 self._session.worker.abandon()
-                self._session._threads.close()  # noqa: SLF001
+                self._session._threads.close()
             for task in asyncio.all_tasks(loop):
                 task.cancel()
         finally:
@@ -231,7 +231,7 @@ class Process(Engine):
             for _ in range(_TURNS if left else 0):
                 await asyncio.sleep(0)
         for task in asyncio.all_tasks():
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - it was told often enough
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was told often enough
 
     def end_threads(self) -> None:
         """Wait for the end of the threads of plain steps, as long as they can be expected to end."""
@@ -240,10 +240,10 @@ class Process(Engine):
 
     def _remember(self) -> None:
         assert self._session is not None
-        self._world.known |= self._session.worker._workflows  # noqa: SLF001
+        self._world.known |= self._session.worker._workflows
 
     @contextmanager
-    def _unseen(self) -> Iterator[None]:
+    def _unseen(self) -> Generator[None]:
         self._world.effects.muted = True
         try:
             yield
@@ -252,7 +252,7 @@ class Process(Engine):
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
+def _unheard() -> Generator[None]:
     """Of the end of a killed process nobody reads in a log."""
     logger = logging.getLogger("durable_sqlite")
     logger.addFilter(_nothing)

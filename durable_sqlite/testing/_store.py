@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .._codec import Vault, describe, dump_error
-from .._sqlite import SqliteJournal, connect, driving
+from .._sqlite import SqliteJournal, connect
 from .._sqlite.desk import Desk
 from .._sqlite.link import Link
 from .._sqlite.transactions import Given
@@ -154,8 +154,8 @@ class KitJournal(SqliteJournal):
         """From now on nothing is written, whoever asks for it."""
         if self._writer is not None:
             self._writer.finish()
-            self._writer._queue.clear()  # noqa: SLF001
-            self._writer._batch.clear()  # noqa: SLF001
+            self._writer._queue.clear()
+            self._writer._batch.clear()
             self._writer.link.stop()
 
     def _submit(
@@ -169,8 +169,10 @@ class KitJournal(SqliteJournal):
         told = about(act)
 
         def acting(desk: Desk) -> T | Given[T] | BaseException:
-            self.written[id(act)] = told  # by the operation: it may be applied again, by itself
-            return act(desk)
+            given = act(desk)
+            if given != []:  # else there was nothing to take up, and nothing is written
+                self.written[id(act)] = told  # by the operation: it may be applied again, by itself
+            return given
 
         return super()._submit(acting, drives=drives, blame=blame, late=late)
 

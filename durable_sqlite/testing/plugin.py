@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -15,7 +15,9 @@ __all__ = ["durable", "pytest_configure"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, for those who run with `--strict-markers`."""
-    config.addinivalue_line("markers", "durable(**options): options of `harness()` for the fixture `durable` of this test")
+    config.addinivalue_line(
+        "markers", "durable(**options): options of `harness()` for the fixture `durable` of this test"
+    )
 
 
 @pytest.fixture
@@ -23,8 +25,10 @@ def durable(request: pytest.FixtureRequest) -> Iterator[Harness]:
     """An engine on a journal of its own, on a clock that the test moves. `@pytest.mark.durable(...)` gives it options."""
     from ._harness import harness  # noqa: PLC0415 - most tests of most programs do not ask for it
 
-    marker = request.node.get_closest_marker("durable")
+    node = cast(pytest.Item, request.node)  # pyright: ignore[reportUnknownMemberType] - pytest leaves it open
+    marker = node.get_closest_marker("durable")
     if marker is not None and marker.args:
-        raise pytest.UsageError(f"{request.node.nodeid}: @pytest.mark.durable takes options by name, as harness() does")
-    with harness(**({} if marker is None else marker.kwargs)) as opened:
+        raise pytest.UsageError(f"{node.nodeid}: @pytest.mark.durable takes options by name, as harness() does")
+    options: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+    with harness(**options) as opened:
         yield opened
