@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import pytest
 
 from durable_sqlite import _signals
+from durable_sqlite.testing import harness
 from tests.support.house import ROOT
 
 _PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,11 +61,12 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
 
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("failure", 2), ("waiting", 8), ("children", 4), ("control", 4), ("exactly_once", 1), ("care", 5), ("damage", 2)],
+    [("failure", 2), ("waiting", 8), ("children", 4), ("control", 4), ("exactly_once", 1), ("care", 5), ("damage", 2), ("testing", 6)],
 )
 def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_signals, "_KNOWN", WeakValueDictionary[Any, Any]())  # a page is a program by itself
-    blocks = _blocks(ROOT / "docs" / f"{name}.md")
+    page = ROOT / "docs" / f"{name}.md"
+    blocks = _blocks(page)
     module = ModuleType(f"docs.{name}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where pydantic looks for it
     compared = 0
@@ -73,7 +75,8 @@ def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypat
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block.text, f"{name}.md:{block.line}", "exec"), vars(module))
+            # At its own lines of the page: what a block prints may name them.
+            exec(compile("\n" * block.line + block.text, str(page), "exec"), vars(module))
         shown = blocks[number + 1] if number + 1 < len(blocks) else None
         if shown is not None and shown.language == "text":
             assert shown.text == printed.getvalue(), (
@@ -83,3 +86,8 @@ def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypat
         else:
             assert not printed.getvalue()
     assert compared == outputs
+    for test in [value for key, value in vars(module).items() if key.startswith("test_")]:
+        options: dict[str, Any] = {key: value for mark in getattr(test, "pytestmark", ()) for key, value in mark.kwargs.items()}
+        with harness(**options) as durable:
+            module.__dict__["outbox"] = durable.effects
+            test(durable)

@@ -194,7 +194,7 @@ class Explorer:
 
     def tell_on(self, scene: Harness, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """What the application does, from its beginning; the id of the run."""
-        chosen = self.workflow if self.workflow.chosen.id else self.workflow.options(id="run")
+        chosen = self.workflow if self.workflow.chosen.id else self.workflow.options(id=self.workflow.name)
         run = scene.start(chosen, *args, **kwargs)
         if self._script is not None:
             self._script(scene, run)
@@ -275,7 +275,7 @@ class Explorer:
             lines = [
                 origin.line for effect, origin in (*told.effects, *base.effects) if (repr(effect), origin.step) == what
             ]
-            where = "outside of any step, in the body of the workflow" if step is None else f"in step {step}"
+            where = "the body of the workflow, outside of any step" if step is None else f"step {step}"
             found = [f"The effect {text} happened {_times(often)}; without the crash, {_times(usual)}"]
             found.append(f"It comes from {where}: {lines[0]}")
             if step is None:
