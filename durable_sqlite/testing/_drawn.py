@@ -8,7 +8,7 @@ import inspect
 from typing import Any
 
 from ..errors import PayloadError, UsageError
-from ._explore import Explored, Explorer
+from ._explore import CrashFound, Explored, Explorer
 
 __all__ = ["explore_drawn"]
 
@@ -39,7 +39,11 @@ def explore_drawn(explorer: Explorer, *, examples: int, seed: int) -> Explored:
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     @hypothesis.given(strategies.fixed_dictionaries({name: strategies.from_type(each) for name, each in types.items()}))
     def explore(inputs: dict[str, Any]) -> None:
@@ -47,6 +51,9 @@ def explore_drawn(explorer: Explorer, *, examples: int, seed: int) -> Explored:
             seen.append(explorer.explore((), inputs))
         except PayloadError:
             hypothesis.reject()  # such as NaN: no run can begin with it
+        except CrashFound as found:
+            explorer.narrow(found.point)  # what is simpler is to show it there as well
+            raise
 
     explore()
     return seen[-1]

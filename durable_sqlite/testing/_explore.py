@@ -128,6 +128,7 @@ class Explorer:
         self._repeats = repeats
         self._downtime = downtime
         self._only = None if only is None else _read(only)
+        self._narrowed: Crashes | None = None
         self._template: Store | None = None
 
     @property
@@ -141,6 +142,10 @@ class Explorer:
         """Let go of what was kept for the next run."""
         if self._template is not None:
             self._template.close()
+
+    def narrow(self, point: str) -> None:
+        """From now on, crash there only, and not at all where a run does not come that far."""
+        self._narrowed = _read(point)
 
     def explore(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explored:
         """Crash everywhere, with this input.
@@ -174,6 +179,10 @@ class Explorer:
                     f"there is no {self._only[0]}: undisturbed, the run makes {len(base.writes[0])} writes"
                 )
             yield self._only
+            return
+        if self._narrowed is not None:
+            if self._narrowed[0].write <= len(base.writes[0]):
+                yield self._narrowed
             return
         for first in _sides(len(base.writes[0])):
             yield (first,)
@@ -342,7 +351,7 @@ def _said(told: _Told) -> tuple[str, str] | None:
 
 
 def _count(told: _Told) -> Counter[tuple[str, str | None]]:
-    return Counter((repr(effect), origin.step) for effect, origin in told.effects)
+    return Counter((repr(effect), origin.step) for effect, origin in told.effects if origin.run_id is not None)
 
 
 def _times(number: int) -> str:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, TypeAlias
 
 from .._context import BodyScope, StepInfo, StepScope, scope
-from .._specs import StepSpec
+from .._specs import Mode, StepSpec
 from .._steps import Step
 from .._transactions import Transaction
 from ..errors import UsageError
@@ -187,6 +187,12 @@ class Faults:
         failures = {fn: replace(failure) for fn, failure in self._failures.items()}
         return Faults(_fakes=dict(self._fakes), _failures=failures)
 
+    def begin(self) -> None:
+        """A process begins, and has written nothing yet."""
+        if self.crash is not None and self.crash.write:
+            self.crash = replace(self.crash, write=self.crash.write - len(self.writes))
+        self.writes.clear()
+
     # The test's side -------------------------------------------------------------------------------------------------
 
     def crash_around(self, step: AnyStep, *, after: bool) -> None:
@@ -220,6 +226,8 @@ class Faults:
         bound = inspect.signature(spec.plain).bind(*args, **kwargs)
         bound.apply_defaults()
         given = dict(bound.arguments)
+        if spec.mode is Mode.TRANSACTION:
+            del given[next(iter(given))]  # the Tx is of no use afterwards
         called = StepCalled(info.run_id, info.key, info.attempt, info.recovered, info.idempotency_key, given)
         self._calls.setdefault(spec.plain, []).append(called)
         failure = self._failures.get(spec.plain)

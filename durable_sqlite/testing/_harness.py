@@ -147,10 +147,11 @@ class Harness:
         try:
             return self._drive(run.result(), until=until)
         except Stuck:
-            raise Stuck(self._why(self.info(run), until)) from None
+            raise Stuck(self._why(run, until)) from None
 
     def settle(self) -> None:
         """Let everything happen that can happen while time stands still."""
+        self._alive()
         self._drive(None)
 
     def do(self, call: Coroutine[Any, Any, R], /) -> R:
@@ -289,7 +290,7 @@ class Harness:
             ...
         if self._process is None:
             return Run(host, run_id, workflow.spec.parameters.returns.load)
-        raise AssertionError(f"the process has not died: {self._why(self.info(run_id), self._world.clock.now())}")
+        raise AssertionError(f"the process has not died: {self._why(run_id, self._world.clock.now())}")
 
     def restart(self, *, after: float | timedelta = 0) -> None:
         """Begin the next process, which takes over what the one before it left; if that one lives, it is killed first.
@@ -305,7 +306,7 @@ class Harness:
         if self._process is not None:
             self._die("by restart()")
         self._world.clock.move_to(self._world.clock.now() + microseconds(after))
-        self._world.faults.writes.clear()
+        self._world.faults.begin()
         self._process = Process(self._world)
         self._drive(self._process.__aenter__())
         self.settle()
@@ -365,7 +366,8 @@ class Harness:
             workflow: The workflow; its steps as they are faked and failed in this harness.
             args: Its input. Where it takes one and none is given, hypothesis draws inputs from the types of its parameters.
             script: What the application does once the run was started: is called with a harness and the run, and once more
-                from its beginning in the process after the crash. What it sends is sent once, and time passes once.
+                from its beginning in the process after the crash. What it sends is sent once, and time passes once. What it
+                adds to `effects` itself is not compared.
             setup: Is called before each run, to make what is outside of the journal as it was.
             nested: Let the process that takes over crash as well, at each of its writes.
             repeats: A step that was in flight in the crash may repeat its effects; with False, that is reported as well.
@@ -425,7 +427,7 @@ class Harness:
             self._story = _Story(world.clock.now())
         self._story.tell(again=again)
         world.ids = itertools.count()
-        world.faults.writes.clear()
+        world.faults.begin()
 
     def finish(self, run: Run[Any]) -> None:
         """Let time pass until a run has ended, or waits for what time does not bring."""
@@ -505,17 +507,20 @@ class Harness:
 
     def _die(self, where: str) -> None:
         process, self._process = self._process, None
-        self._world.faults.crash, self._world.faults.died = None, where
+        self._world.faults.died = where
         assert process is not None
         with _aside():
             process.die(self._runner.get_loop(), self._context)
 
-    def _why(self, info: RunInfo, until: int) -> str:
-        """Why a run does not end, as far as its state says it."""
-        told = f"run {info.id} is {info.state.value} at {self.now:%Y-%m-%d %H:%M:%S}"
-        if self._world.clock.next() is not None and info.waiting_for and self._world.clock.now() >= until:
-            return f"{told}, and was given no more time"
-        return f"{told}; it waits for {'; '.join(info.waiting_for)}" if info.waiting_for else told
+    def _why(self, run: Run[Any] | str, until: int) -> str:
+        """Why a run does not end; the time that it was given is over then."""
+        info = self.info(run)
+        clock, told = self._world.clock, f"run {info.id} is {info.state.value}"
+        if (due := clock.next()) is not None and due > until:
+            clock.move_to(until)
+            return f"{told} at {self.now:%Y-%m-%d %H:%M:%S}, and was given no more time"
+        waits = f"; it waits for {'; '.join(info.waiting_for)}" if info.waiting_for else ""
+        return f"{told} at {self.now:%Y-%m-%d %H:%M:%S}{waits}"
 
 
 class _Story:

@@ -41,6 +41,9 @@ _SAYS = {
 }
 
 
+_SUBJECTS = ("entry", "attempt", "intent", "question", "message", "answer")
+
+
 class Store:
     """What survives a crash: an SQLite database in memory or in a file, through one connection.
 
@@ -188,8 +191,8 @@ def about(act: Callable[..., object]) -> str:
     parts = act.__qualname__.split(".")
     verb = parts[1] if len(parts) > 1 else parts[0]
     names = dict(zip(act.__code__.co_freevars, act.__closure__ or (), strict=True))
-    entry = names.get("entry", names.get("attempt", names.get("intent", names.get("question"))))
-    key = None if entry is None else getattr(entry.cell_contents, "key", None)
+    subject = next((names[name].cell_contents for name in _SUBJECTS if name in names), None)
+    key, name = getattr(subject, "key", None), getattr(subject, "name", None)
     match verb:
         case "record" | "expire" | "transact_step":
             return f"the outcome of {key}"
@@ -199,6 +202,10 @@ def about(act: Callable[..., object]) -> str:
             return f"that {key} is about to begin"
         case "ask":
             return f"the question {key}"
+        case "signal":
+            return f"the message {name}"
+        case "answer":
+            return f"the answer to {name}"
         case _:
             return _SAYS.get(verb, verb)
 
