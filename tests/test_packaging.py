@@ -95,7 +95,7 @@ def test_the_wheel_asks_for_three_packages_and_keeps_the_rest_in_extras(wheel: P
     metadata = _metadata(wheel)
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(line.split(">")[0] for line in needed) == ["aiosqlite", "pydantic", "typing-extensions"]
-    assert metadata.get_all("Provides-Extra") == ["bench", "cli", "dev", "docs"]
+    assert metadata.get_all("Provides-Extra") == ["bench", "cli", "dev", "docs", "testing"]
     assert metadata["Requires-Python"] == ">=3.11"
 
 
@@ -108,6 +108,11 @@ def test_the_wheel_runs_in_an_empty_environment(empty: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("command", [["durable_sqlite"], ["durable-sqlite"], ["python", "-m", "durable_sqlite"]])
 def test_the_command_line_is_installed_under_each_of_its_names(empty: Path, tmp_path: Path, command: list[str]) -> None:
     assert "demo" in _run(empty / command[0], *command[1:], "--help", cwd=tmp_path)
+
+
+def test_the_wheel_brings_the_fixture_for_pytest(empty: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(durable): assert durable.now\n", encoding="utf-8")
+    assert "1 passed" in _run(empty / "python", "-m", "pytest", "-p", "no:cacheprovider", "test_it.py", cwd=tmp_path)
 
 
 def _metadata(wheel: Path) -> Message:

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from durable_sqlite.testing import Harness, harness
+from durable_sqlite.testing.plugin import durable
 from tests.kit import flows
 
+__all__ = ["durable"]  # the plugin's own, which a checkout may not have installed
 
-@pytest.fixture
-def durable(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    """As the plugin's own, which this checkout may not have installed."""
+
+@pytest.fixture(autouse=True)
+def _new_world() -> None:
     flows.world.clear()
-    marker = request.node.get_closest_marker("durable")
-    with harness(**({} if marker is None else marker.kwargs)) as opened:
-        yield opened
