@@ -61,7 +61,16 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
 
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("failure", 2), ("waiting", 8), ("children", 4), ("control", 4), ("exactly_once", 1), ("care", 5), ("damage", 2), ("testing", 6)],
+    [
+        ("failure", 2),
+        ("waiting", 8),
+        ("children", 4),
+        ("control", 4),
+        ("exactly_once", 1),
+        ("care", 5),
+        ("damage", 2),
+        ("testing", 6),
+    ],
 )
 def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_signals, "_KNOWN", WeakValueDictionary[Any, Any]())  # a page is a program by itself
@@ -87,7 +96,9 @@ def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypat
             assert not printed.getvalue()
     assert compared == outputs
     for test in [value for key, value in vars(module).items() if key.startswith("test_")]:
-        options: dict[str, Any] = {key: value for mark in getattr(test, "pytestmark", ()) for key, value in mark.kwargs.items()}
+        options: dict[str, Any] = {
+            key: value for mark in getattr(test, "pytestmark", ()) for key, value in mark.kwargs.items()
+        }
         with harness(**options) as durable:
             module.__dict__["outbox"] = durable.effects
             test(durable)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from .._codec._faithful import same
 from .._handle import Run
 from .._records import HistoryEntry, RunInfo, State
 from .._workflows import Workflow
@@ -256,12 +257,12 @@ class Explorer:
         return found
 
     def _other_result(self, base: _Told, told: _Told) -> list[str]:
-        if base.result == told.result:
+        if same(base.result, told.result):
             return []
         found = [f"Without it the result is {base.result!r}", f"With it the result is {told.result!r}"]
         for key, entry in base.history.items():
             other = told.history.get(key)
-            if other is None or other.value != entry.value:
+            if other is None or not same(other.value, entry.value):
                 was = "is not recorded" if other is None else f"gave {other.value!r}"
                 line = told.lines.get((told.info.id, key))
                 called = "" if line is None else f", called at {line}"
@@ -315,25 +316,21 @@ class _Telling:
         writes: list[tuple[str, ...]] = []
         died: list[str] = []
         begun = False
-        for point in (*self._path, None):
+        points = list(self._path)
+        while True:
+            scene.begin_story(again=begun)
+            if points:
+                point = points.pop(0)
+                scene.crash(at=point.write, landed=point.landed)
             try:
-                scene.begin_story(again=begun)
-                if point is not None:
-                    scene.crash(at=point.write, landed=point.landed)
-                if begun:
-                    scene.restart(after=self._explorer.downtime)
-                else:
-                    scene.restart()
-                begun = True
+                scene.restart(after=self._explorer.downtime if begun else 0)
                 run_id = self._explorer.tell_on(scene, args, kwargs)
             except Crashed as crash:
-                begun = True
-                writes.append(scene.writes)
                 died.append(str(crash).removeprefix("the process died "))
             else:
-                writes.append(scene.writes)
-                return self._told(run_id, tuple(writes), tuple(died))
-        raise AssertionError  # the last process does not die
+                return self._told(run_id, (*writes, scene.writes), tuple(died))
+            begun = True
+            writes.append(scene.writes)
 
     def _told(self, run_id: str, writes: tuple[tuple[str, ...], ...], died: tuple[str, ...]) -> _Told:
         scene = self._scene

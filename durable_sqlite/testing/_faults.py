@@ -50,20 +50,22 @@ class Line:
         return f"{Path(self.file).name}:{self.number}, in {self.function}" + (f": {text}" if text else "")
 
 
-def user_line() -> Line | None:
+def user_line() -> Line:
     """The line in the function of the user that runs now: of the body, of one of its branches, or of the step.
 
     Helpers that it has called are passed over, and so is what this library and asyncio do above it.
     """
+    here = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - no other way is as fast
+    frame: FrameType | None = here
     found: FrameType | None = None
-    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - no other way is as fast
     while frame is not None:
         if not frame.f_code.co_filename.startswith((_PACKAGE, _ASYNCIO)):
             found = frame
         elif found is not None:
             break
         frame = frame.f_back
-    return None if found is None else Line(found.f_code.co_filename, found.f_lineno, found.f_code.co_name)
+    found = found or here
+    return Line(found.f_code.co_filename, found.f_lineno, found.f_code.co_name)
 
 
 # Effects -------------------------------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class Origin:
     """None: from outside of runs."""
     step: str | None
     """The key of the step; None: from the body of the workflow itself."""
-    line: Line | None = field(compare=False)
+    line: Line = field(compare=False)
 
 
 class Effects(list[Any]):

@@ -308,7 +308,13 @@ class Harness:
         self._world.clock.move_to(self._world.clock.now() + microseconds(after))
         self._world.faults.begin()
         self._process = Process(self._world)
-        self._drive(self._process.__aenter__())
+        try:
+            self._drive(self._process.__aenter__())
+        except Crashed:
+            raise
+        except BaseException:
+            self._process = None  # it has put itself away
+            raise
         self.settle()
 
     def fail(
@@ -478,14 +484,14 @@ class Harness:
     async def _main(self, call: Coroutine[Any, Any, Any] | None, until: int | None) -> Any:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, StandingLoop)
-        still = loop.create_future()
+        still: asyncio.Future[None] = loop.create_future()
         moments = iter(range(_MOST_MOMENTS))
 
         def pass_time() -> None:
             due = _earlier(self._world.clock.next(), loop.next_timer())
             if until is not None and due is not None and due <= until and next(moments, None) is not None:
                 self._world.clock.move_to(due)
-            elif not still.done():
+            else:
                 still.set_result(None)
 
         process = self._process
@@ -499,7 +505,8 @@ class Harness:
             await asyncio.wait((task, still), return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 task.cancel()
-                await asyncio.wait((task,))
+                still = loop.create_future()
+                await asyncio.wait((task, still), return_when=asyncio.FIRST_COMPLETED)
                 raise Stuck("what is awaited does not come while time stands still, and nobody else brings it about")
             return task.result()
         finally:

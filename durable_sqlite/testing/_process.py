@@ -8,7 +8,6 @@ import asyncio
 import concurrent.futures
 import contextvars
 import itertools
-import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -135,13 +134,11 @@ class Process(Engine):
 
         def fixing(name: str, explicit: str | None) -> str:
             key: str = fix_key(name, explicit)
-            if (line := user_line()) is not None:
-                lines[run_id, key] = line
+            lines[run_id, key] = user_line()
             return key
 
         def diverging(problem: Any) -> None:
-            if (line := user_line()) is not None:
-                diverged.setdefault(run_id, line)
+            diverged.setdefault(run_id, user_line())
             diverge(problem)
 
         desk._key, desk.diverge = fixing, diverging
@@ -189,7 +186,7 @@ class Process(Engine):
 
     def die(self, loop: asyncio.AbstractEventLoop, context: contextvars.Context) -> None:
         """End as after a kill: nothing that was not committed is left, and whatever clean-up code does goes nowhere."""
-        with _unheard(), self._unseen():
+        with self._unseen():
             context.run(self._kill, loop)
             burying = loop.create_task(self._bury(), context=context)
             while not burying.done():  # turn by turn: the loop may hold a call to stop that came too late
@@ -201,20 +198,19 @@ class Process(Engine):
     def _kill(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let nothing go on: what is ready to run on the loop finds itself cancelled."""
         jobs = self.jobs
-        if self._sqlite is not None:
-            self._kit.die()
+        self._kit.die()
         self._world.store.lose()
         self._world.clock.forget()
         scope.set(NOWHERE)
         asyncio._set_running_loop(loop)
         try:
             self._let_go()
-            if self._session is not None:
-                self._remember()
-                self._session._closed = True
-                self._session._retention.stop()
-                self._session.worker.abandon()
-                self._session._threads.close()
+            self._remember()
+            assert self._session is not None
+            self._session._closed = True
+            self._session._retention.stop()
+            self._session.worker.abandon()
+            self._session._threads.close()
             for task in asyncio.all_tasks(loop):
                 task.cancel()
         finally:
@@ -249,18 +245,3 @@ class Process(Engine):
             yield
         finally:
             self._world.effects.muted = False
-
-
-@contextmanager
-def _unheard() -> Generator[None]:
-    """Of the end of a killed process nobody reads in a log."""
-    logger = logging.getLogger("durable_sqlite")
-    logger.addFilter(_nothing)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_nothing)
-
-
-def _nothing(_record: logging.LogRecord) -> bool:
-    return False

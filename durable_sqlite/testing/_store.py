@@ -13,17 +13,16 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 from .._codec import Vault, describe, dump_error
 from .._sqlite import SqliteJournal, connect
 from .._sqlite.desk import Desk
-from .._sqlite.link import Link
+from .._sqlite.link import BUSY_SECONDS, Link
 from .._sqlite.transactions import Given
 from .._sqlite.writer import Writer
 from .._tables import Work
-from ..errors import DurableError, EngineClosed
+from ..errors import DurableError
 from ..journal import Lease
 
 __all__ = ["KitJournal", "Store", "about"]
@@ -31,13 +30,20 @@ __all__ = ["KitJournal", "Store", "about"]
 T = TypeVar("T")
 
 _SAYS = {
+    "record": "the outcome of {key}",
+    "expire": "the outcome of {key}",
+    "transact_step": "the outcome of {key}",
+    "fail": "a failed attempt of {key}",
+    "intend": "that {key} is about to begin",
+    "ask": "the question {key}",
+    "signal": "the message {name}",
+    "answer": "the answer to {name}",
     "start": "the start of a run",
     "end": "the end of the run",
     "suspend": "that the run waits",
     "claim": "that the run is taken up",
     "reclaim": "that the run is taken up again",
     "take_over": "that the runs of the dead process are free",
-    "release": "that the engine closes",
 }
 
 
@@ -53,7 +59,9 @@ class Store:
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = None if path is None else os.fspath(path)
-        self.connection = sqlite3.connect(self.path or ":memory:", isolation_level=None, cached_statements=256)
+        self.connection = sqlite3.connect(
+            self.path or ":memory:", isolation_level=None, timeout=BUSY_SECONDS, cached_statements=256
+        )
 
     def lose(self) -> None:
         """What is not committed is gone."""
@@ -81,8 +89,7 @@ class _Link(Link):
         self._open = True
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        if not self._open:
-            raise EngineClosed("the journal is closed")
+        assert self._open  # or something would be written after the process has died
         return job(self._store.connection)
 
     async def close(self) -> None:
@@ -155,11 +162,11 @@ class KitJournal(SqliteJournal):
 
     def die(self) -> None:
         """From now on nothing is written, whoever asks for it."""
-        if self._writer is not None:
-            self._writer.finish()
-            self._writer._queue.clear()
-            self._writer._batch.clear()
-            self._writer.link.stop()
+        writer = self._open_writer()
+        writer.finish()
+        writer._queue.clear()
+        writer._batch.clear()
+        writer.link.stop()
 
     def _submit(
         self,
@@ -186,28 +193,13 @@ class KitJournal(SqliteJournal):
 
 def about(act: Callable[..., object]) -> str:
     """What an operation of the journal is about, in words, as far as it can be seen from outside."""
-    if isinstance(act, partial):
-        return _SAYS.get(act.func.__name__, act.func.__name__)
-    parts = act.__qualname__.split(".")
+    parts = getattr(act, "__qualname__", "a write").split(".")
     verb = parts[1] if len(parts) > 1 else parts[0]
-    names = dict(zip(act.__code__.co_freevars, act.__closure__ or (), strict=True))
+    free: tuple[str, ...] = getattr(getattr(act, "__code__", None), "co_freevars", ())
+    names: dict[str, Any] = dict(zip(free, getattr(act, "__closure__", None) or (), strict=True))
     subject = next((names[name].cell_contents for name in _SUBJECTS if name in names), None)
     key, name = getattr(subject, "key", None), getattr(subject, "name", None)
-    match verb:
-        case "record" | "expire" | "transact_step":
-            return f"the outcome of {key}"
-        case "fail":
-            return f"a failed attempt of {key}"
-        case "intend":
-            return f"that {key} is about to begin"
-        case "ask":
-            return f"the question {key}"
-        case "signal":
-            return f"the message {name}"
-        case "answer":
-            return f"the answer to {name}"
-        case _:
-            return _SAYS.get(verb, verb)
+    return _SAYS.get(verb, verb).format(key=key, name=name)
 
 
 async def _really(seconds: float) -> None:

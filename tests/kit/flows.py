@@ -67,7 +67,8 @@ async def naps(seconds: float) -> str:
 @transaction
 def book(tx: Tx, name: str) -> int:
     tx.execute("INSERT INTO bookings(name) VALUES (?)", (name,))
-    return tx.execute("SELECT count(*) FROM bookings").rows[0][0]
+    [(count,)] = tx.execute("SELECT count(*) FROM bookings").rows
+    return int(count)
 
 
 @workflow

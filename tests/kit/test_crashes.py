@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import time
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from durable_sqlite import Engine, UnknownRun, current_run, step, workflow
+from durable_sqlite.cli.demo_order import order
 from durable_sqlite.errors import UsageError
 from durable_sqlite.testing import Crashed, Harness, harness
+from durable_sqlite.testing._store import about
 from tests.kit import flows
 
 
@@ -113,12 +118,12 @@ def test_a_crash_before_the_run_is_stored_gives_a_handle_on_nothing(durable: Har
 
 
 def test_a_crash_that_does_not_come_is_said(durable: Harness) -> None:
-    with pytest.raises(UsageError, match="call durable.crash"):
+    with pytest.raises(UsageError, match=r"call durable\.crash"):
         durable.run_until_crash(flows.once, 1)
     durable.crash(after=flows.naps)
-    with pytest.raises(AssertionError, match="the process has not died: run .* is completed"):
+    with pytest.raises(AssertionError, match=r"the process has not died: run .* is completed"):
         durable.run_until_crash(flows.once, 1)
-    with pytest.raises(AssertionError, match="the process has not died: run .* it waits for"):
+    with pytest.raises(AssertionError, match=r"the process has not died: run .* it waits for"):
         durable.run_until_crash(flows.hears)
 
 
@@ -128,7 +133,7 @@ def test_a_dead_process_does_nothing_more(durable: Harness) -> None:
     for dead in (
         lambda: durable.state(run),
         lambda: durable.advance(1),
-        lambda: durable.settle(),
+        durable.settle,
         lambda: durable.engine,
         lambda: durable.start(flows.once, 2),
     ):
@@ -220,8 +225,6 @@ def test_a_step_that_swallows_its_cancellation_dies_all_the_same(durable: Harnes
 
 
 def test_a_plain_step_in_flight_ends_before_the_next_process_begins(durable: Harness) -> None:
-    import threading
-
     hold, entered = threading.Event(), threading.Event()
 
     @step
@@ -261,7 +264,7 @@ def test_a_journal_in_a_file_goes_on_in_an_engine_of_the_application(tmp_path: P
     async def main() -> str:
         async with Engine(path, workflows=[flows.hears]) as engine:
             await engine.run(run.id).signal(flows.Go(word="on"))
-            return await engine.run(run.id).result(timeout=20)
+            return str(await engine.run(run.id).result(timeout=20))
 
     assert asyncio.run(main()) == "on"
 
@@ -276,3 +279,36 @@ def test_the_journal_holds_against_its_checksums_after_a_crash(durable: Harness)
     durable.run_until_crash(flows.both, 1)
     durable.restart()
     assert not durable.do(durable.engine.verify()).findings
+
+
+def test_an_engine_that_cannot_open_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "0001_wrong.sql").write_text("CREATE NONSENSE;")
+    with pytest.raises(UsageError, match="0001_wrong"), harness(schema=tmp_path):
+        pass
+
+
+def test_another_connection_that_holds_the_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "orders.db"
+    with harness(path=path) as durable, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        pauses: list[float] = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            other.rollback()
+
+        monkeypatch.setattr(time, "sleep", pause)
+        other.execute("BEGIN IMMEDIATE")
+        assert durable.run(flows.once, 1) == 10
+        assert len(pauses) == 1
+
+
+def test_the_order_of_the_demo_survives_every_crash(
+    durable: Harness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEMO_LOG", str(tmp_path / "log"))
+    assert durable.crash_everywhere(order, "pot").result == "parcel from pot, shelf 7, paid 13.00, on its way"
+
+
+def test_what_is_unknown_of_the_journal_is_still_told_as_a_write() -> None:
+    assert about(partial(print)) == "a write"
+    assert about(print) == "print"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import re
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from hypothesis import strategies as st
 
-from durable_sqlite import Retry, Run, current_step, now, step, workflow
+from durable_sqlite import Done, NotDone, Retry, Run, current_step, now, step, workflow
 from durable_sqlite.errors import UsageError
 from durable_sqlite.testing import CrashFound, Harness
 from tests.kit import flows
@@ -22,8 +26,6 @@ async def tag(word: str) -> str:
 
 def _line(of: Callable[..., Any], text: str) -> str:
     """`file:line` of a line of a workflow."""
-    import inspect
-
     lines, first = inspect.getsourcelines(of)
     return f"test_explore.py:{first + next(n for n, line in enumerate(lines) if text in line)}"
 
@@ -155,7 +157,9 @@ def test_a_step_that_is_not_asked_for_after_a_crash_is_told(durable: Harness) ->
             return 1
         return 2
 
-    with pytest.raises(CrashFound, match=r"The first difference: tag#1 gave 'A' without it, and is not recorded with it\n"):
+    with pytest.raises(
+        CrashFound, match=r"The first difference: tag#1 gave 'A' without it, and is not recorded with it\n"
+    ):
         durable.crash_everywhere(forgets)
 
 
@@ -168,7 +172,7 @@ def test_a_run_that_fails_must_fail_with_the_same_error(durable: Harness) -> Non
         raise ValueError("the same" if same else f"number {next(counted)}")
 
     assert durable.crash_everywhere(fails, True).result is None
-    with pytest.raises(CrashFound, match="Without it the run is failed .*ValueError: number 0"):
+    with pytest.raises(CrashFound, match=r"Without it the run is failed .*ValueError: number 0"):
         durable.crash_everywhere(fails, False)
 
 
@@ -362,21 +366,75 @@ def test_a_finding_among_drawn_inputs_comes_with_the_simplest(durable: Harness) 
 
 
 def test_inputs_that_no_run_can_begin_with_are_passed_over(durable: Harness) -> None:
-    @workflow
-    async def halves(number: float) -> float:
-        return number / 2
+    begun: list[str] = []
 
-    assert durable.crash_everywhere(halves, examples=8).crashes > 0
+    @workflow
+    async def says(word: Annotated[str, st.sampled_from(["\ud800", "a"])]) -> str:
+        begun.append(word)
+        return word
+
+    assert durable.crash_everywhere(says, examples=8).result == "a"
+    assert set(begun) == {"a"}
+
+
+def test_a_result_that_does_not_equal_itself_is_the_same_all_the_same(durable: Harness) -> None:
+    @workflow
+    async def gives() -> float:
+        return float("nan")
+
+    assert durable.crash_everywhere(gives).crashes > 0
+
+
+def test_a_simpler_input_with_fewer_writes_is_passed_over_where_the_finding_cannot_be(durable: Harness) -> None:
+    @workflow
+    async def counts(number: Annotated[int, st.integers(min_value=0, max_value=3)]) -> None:
+        for index in range(number):
+            await tag(f"a{index}")
+        if number > 1:
+            durable.effects.append("many")
+            await tag("b")
+
+    with pytest.raises(CrashFound, match=r"durable\.crash_everywhere\(counts, number=[23], only="):
+        durable.crash_everywhere(counts, examples=10)
+
+
+def test_inputs_are_asked_for_where_there_is_no_hypothesis(durable: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    with pytest.raises(UsageError, match="once takes an input and none was given"):
+        durable.crash_everywhere(flows.once)
+
+
+def test_a_step_that_runs_at_most_once_is_a_finding_unless_it_can_be_asked(durable: Harness) -> None:
+    done: list[int] = []
+
+    async def probe() -> Done[str] | NotDone:
+        return Done("done") if done else NotDone()
+
+    async def act() -> str:
+        done.append(1)
+        return "done"
+
+    blind, probed = step(name="blind", at_most_once=True)(act), step(name="probed", at_most_once=True, probe=probe)(act)
+
+    @workflow
+    async def blindly() -> str:
+        return await blind()
+
+    @workflow
+    async def asking() -> str:
+        return await probed()
+
+    with pytest.raises(CrashFound, match=r"With it the run is parked \(ambiguous\)") as found:
+        durable.crash_everywhere(blindly)
+    assert found.value.point == "after write 2"
+    seen = durable.crash_everywhere(asking, setup=done.clear)
+    assert "that probed#1 is about to begin" in seen.writes
 
 
 def test_it_is_repeatable(durable: Harness) -> None:
     @workflow
     async def several(words: list[str]) -> list[str]:
-        import asyncio
-
         return list(await asyncio.gather(*(tag(word) for word in words)))
 
     one, other = (durable.crash_everywhere(several, ["a", "b", "c"]) for _ in range(2))
     assert one == other
-
-

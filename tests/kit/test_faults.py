@@ -10,7 +10,7 @@ import pytest
 
 from durable_sqlite import Retry, RunFailed, SignalSuperseded, Tx, step, workflow
 from durable_sqlite.errors import UsageError
-from durable_sqlite.testing import Harness
+from durable_sqlite.testing import Harness, harness
 from tests.kit import flows
 
 _SCHEMA = "CREATE TABLE bookings (name TEXT NOT NULL) STRICT;"
@@ -65,7 +65,9 @@ def test_a_fake_may_be_a_coroutine_function_also_of_a_plain_step(durable: Harnes
 
 
 def test_a_fake_that_gives_what_the_step_may_not_give_fails_the_step(durable: Harness) -> None:
-    wrong: Any = lambda number: "no number"  # noqa: E731, ARG005
+    def wrong(number: int) -> Any:
+        return f"no number like {number}"
+
     durable.replace(flows.fetch, wrong)
     with pytest.raises(RunFailed):
         durable.run(flows.once, 1)
@@ -92,14 +94,12 @@ def test_a_method_is_told_of_like_any_step(durable: Harness) -> None:
     async def sells() -> str:
         return await shop.sell("pen")
 
-    durable.replace(Shop.sell, lambda _self, what, count=1: f"fake {what} {count}")
+    durable.replace(Shop.sell, lambda self, what, count=1: f"fake {what} {count}")
     assert durable.run(sells) == "fake pen 1"
     assert durable.calls(Shop.sell)[0].arguments == {"self": shop, "what": "pen", "count": 1}
 
 
 def test_a_transaction_is_faked_failed_and_told_of(tmp_path: Path, schema: Path) -> None:
-    from durable_sqlite.testing import harness
-
     @workflow
     async def books(name: str) -> int:
         return await flows.book.options(retry=Retry(max_attempts=2, initial_delay=1))(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from durable_sqlite import Retry, RunFailed, step, workflow
 from durable_sqlite.errors import UsageError
 from durable_sqlite.testing import Harness, Stuck, _harness, harness
+from durable_sqlite.testing._clock import START, StandingClock, StandingLoop
 from tests.kit import flows
 
 
@@ -93,7 +96,7 @@ def test_waiting_for_a_run_that_waits_for_a_message_says_what_it_waits_for(durab
 
 def test_waiting_for_a_run_ends_where_it_was_given_no_more_time(durable: Harness) -> None:
     run = durable.start(flows.weeks, 3)
-    with pytest.raises(Stuck, match="2023-11-22 .*and was given no more time"):
+    with pytest.raises(Stuck, match=r"2023-11-22 .*and was given no more time"):
         durable.result(run, within=timedelta(days=8))
     assert durable.result(run) == 3
 
@@ -123,38 +126,81 @@ def test_awaiting_what_needs_time_is_refused(durable: Harness) -> None:
     assert durable.do(run.result()) == "now"
 
 
-def test_steps_may_use_threads_of_the_loop(durable: Harness) -> None:
+@pytest.fixture
+def waited_for(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Is set once the kit waits for what comes from elsewhere."""
+    patience, waits = StandingLoop._patience, threading.Event()
+
+    def patient(loop: StandingLoop) -> float:
+        seconds = patience(loop)
+        if seconds:
+            waits.set()
+        return seconds
+
+    monkeypatch.setattr(StandingLoop, "_patience", patient)
+    return waits
+
+
+def test_steps_may_use_threads_of_the_loop(waited_for: threading.Event, durable: Harness) -> None:
     @step
     async def aside() -> str:
-        return await asyncio.to_thread(lambda: "from a thread")
+        return await asyncio.to_thread(lambda: f"from a thread, {waited_for.wait(timeout=20)}")
 
     @workflow
     async def threads() -> str:
         return await aside()
 
     assert durable.state(run := durable.start(threads)) == "completed"
-    assert durable.result(run) == "from a thread"
+    assert durable.result(run) == "from a thread, True"
 
 
-def test_steps_may_talk_over_sockets(durable: Harness) -> None:
+def test_steps_may_talk_over_sockets(waited_for: threading.Event, durable: Harness) -> None:
+    here, there = socket.socketpair()
+
+    def greet() -> None:
+        waited_for.wait(timeout=20)
+        there.sendall(b"hello")
+        there.close()
+
     @step
     async def talks() -> bytes:
-        async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"hello")
-            writer.close()
-
-        async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
-            said = await reader.read()
-            writer.close()
-            await writer.wait_closed()
-            return said
+        reader, writer = await asyncio.open_connection(sock=here)
+        said = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return said
 
     @workflow
     async def calls() -> bytes:
         return await talks()
 
-    assert durable.run(calls) == b"hello"
+    other = threading.Thread(target=greet)
+    other.start()
+    assert durable.state(run := durable.start(calls)) == "completed"
+    assert durable.result(run) == b"hello"
+    other.join()
+
+
+def test_steps_may_wait_for_threads_of_their_own(waited_for: threading.Event, durable: Harness) -> None:
+    @step
+    async def own() -> bool:
+        loop, answer = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+        def work() -> None:
+            loop.call_soon_threadsafe(answer.set_result, waited_for.wait(timeout=20))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        await answer
+        thread.join()
+        return bool(answer.result())
+
+    @workflow
+    async def owns() -> bool:
+        return await own()
+
+    assert durable.state(run := durable.start(owns)) == "completed"
+    assert durable.result(run)
 
 
 def test_plain_steps_run_in_threads_and_are_waited_for(durable: Harness) -> None:
@@ -164,8 +210,6 @@ def test_plain_steps_run_in_threads_and_are_waited_for(durable: Harness) -> None
 
 
 def test_a_plain_step_that_takes_a_while_does_not_hold_up_the_others(durable: Harness) -> None:
-    import threading
-
     both = threading.Barrier(2)
 
     @step
@@ -191,3 +235,37 @@ def test_the_timeout_of_a_question_passes(durable: Harness) -> None:
     run = durable.start(flows.asks)
     durable.advance(timedelta(days=1))
     assert durable.result(run) is None
+
+
+def test_an_alarm_that_is_due_rings_at_once_unless_it_is_called_off() -> None:
+    clock, rung = StandingClock(), list[str]()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        clock.call_at(loop, START, lambda: rung.append("due"))
+        clock.call_at(loop, START, lambda: rung.append("called off")).cancel()
+        clock.call_at(loop, START + 1, lambda: rung.append("called off")).cancel()
+        clock.call_at(loop, START + 2, lambda: rung.append("later"))
+        assert clock.next() == START + 2
+        clock.move_to(START + 2)
+        clock.move_to(START)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert rung == ["due", "later"]
+    assert (clock.now(), clock.next()) == (START + 2, None)
+
+
+def test_what_does_not_let_go_is_left_alone(durable: Harness) -> None:
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if durable_closed:
+                    raise
+
+    durable_closed: list[bool] = []
+    with pytest.raises(Stuck, match="does not come while time stands still"):
+        durable.do(stubborn())
+    durable_closed.append(True)
