@@ -3,7 +3,7 @@
 Nothing here waits for time. Whenever the loop has nothing left to do it says so, and whoever drives it moves the clock to
 what is due next, or takes this for the end. So `asyncio.sleep` in a step takes the test's time as well.
 """
-# What of a loop is scheduled, asyncio tells nobody.
+# What of a loop is scheduled asyncio tells nobody, and its seams for loops carry underscores.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import heapq
 import itertools
 import math
 import selectors
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ._faults import ProcessDied
 
-__all__ = ["START", "StandingClock", "StandingLoop"]
+__all__ = ["START", "StandingClock", "StandingLoop", "aside"]
 
 T = TypeVar("T")
 
@@ -167,3 +168,22 @@ class StandingLoop(asyncio.SelectorEventLoop):
         if self._elsewhere or self.foreign() or len(self._watched.get_map()) > self._own:
             return _FOREIGN
         return _UNSEEN if self.unseen() and self.next_timer() is None else 0
+
+
+@contextmanager
+def aside() -> Generator[None]:
+    """Step aside from the loop that runs here, if one does, as in an async test."""
+    outer = asyncio._get_running_loop()
+    if outer is None:
+        yield
+        return
+    task = asyncio.current_task(outer)
+    if task is not None:
+        asyncio.tasks._leave_task(outer, task)
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
+        if task is not None:
+            asyncio.tasks._enter_task(outer, task)

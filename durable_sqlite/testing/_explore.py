@@ -1,5 +1,8 @@
 """Runs a workflow with a crash at each side of each of its writes, and says where it ends differently."""
 
+# What only this asks of a harness is none of a test's business.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import inspect
@@ -21,7 +24,7 @@ from ._store import Store
 if TYPE_CHECKING:
     from ._harness import Harness  # which explores
 
-__all__ = ["CrashFound", "Explored", "Explorer", "Point", "Script"]
+__all__ = ["CrashFound", "Explored", "Explorer", "Point", "Script", "Story"]
 
 Script = Callable[["Harness", Run[Any]], object]
 
@@ -157,7 +160,7 @@ class Explorer:
         if self._template is None:
             empty = self._another(None)
             empty.restart()
-            self._template = empty.leave()  # so that the journal is made once
+            self._template = empty._leave()  # so that the journal is made once
         base = self._tell((), args, kwargs)
         if not base.info.state.stopped:
             waits = "; ".join(base.info.waiting_for)
@@ -208,7 +211,7 @@ class Explorer:
         run = scene.start(chosen, *args, **kwargs)
         if self._script is not None:
             self._script(scene, run)
-        scene.finish(run)
+        scene._finish(run)
         return run.id
 
     @property
@@ -296,6 +299,30 @@ class Explorer:
         return []
 
 
+class Story:
+    """What happens in a run of `crash_everywhere`, told once more after a crash."""
+
+    def __init__(self, begin: int) -> None:
+        self._begin = begin
+        self.again = False
+        self.tell(again=False)
+
+    def tell(self, *, again: bool) -> None:
+        """It begins, perhaps not for the first time."""
+        self.again = again
+        self._time, self._number = self._begin, 0
+
+    def later(self, length: int) -> int:
+        """When the story has gone on for this long."""
+        self._time += length
+        return self._time
+
+    def name(self) -> str:
+        """The name of the next thing that is sent: the same whenever the story is told."""
+        self._number += 1
+        return f"script-{self._number}"
+
+
 class _Telling:
     """One run in one or more processes.
 
@@ -318,7 +345,7 @@ class _Telling:
         begun = False
         points = list(self._path)
         while True:
-            scene.begin_story(again=begun)
+            scene._begin_story(again=begun)
             if points:
                 point = points.pop(0)
                 scene.crash(at=point.write, landed=point.landed)
@@ -336,8 +363,8 @@ class _Telling:
         scene = self._scene
         info = scene.info(run_id)
         history = {entry.key: entry for entry in scene.history(run_id) if entry.seq}
-        result = scene.result(scene.typed(self._explorer.workflow, run_id)) if info.state is State.COMPLETED else None
-        lines, diverged = scene.seen(run_id)
+        result = scene.result(scene._typed(self._explorer.workflow, run_id)) if info.state is State.COMPLETED else None
+        lines, diverged = scene._seen(run_id)
         effects = tuple(zip(scene.effects, scene.effects.origins, strict=True))
         return _Told(info, result, history, effects, writes, lines, diverged, died)
 

@@ -1,5 +1,5 @@
 """What a test holds in its hand: an engine, a clock, and the power to kill."""
-# A call from an async test steps aside from the test's own loop, by the seams that asyncio exports for loops.
+# A handle is taken from one process to the next.
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from .._workflows import Workflow
 from ..engine import Engine
 from ..errors import RunError, SignalSuperseded, UsageError
 from ..retry import Retry
-from ._clock import START, StandingClock, StandingLoop
-from ._explore import Explored, Explorer, Script
+from ._clock import START, StandingClock, StandingLoop, aside
+from ._explore import Explored, Explorer, Script, Story
 from ._faults import AnyStep, Crashed, Effects, Faults, Line, ProcessDied, StepCalled
 from ._process import Process, World
 from ._store import Store
@@ -57,7 +57,7 @@ class Harness:
         self._runner = asyncio.Runner(loop_factory=lambda: StandingLoop(world.clock))
         self._context = contextvars.copy_context()
         self._process: Process | None = None
-        self._story: _Story | None = None
+        self._story: Story | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -67,9 +67,9 @@ class Harness:
 
     def close(self) -> None:
         """End the process in good order and let go of everything. Runs that have not ended are left. Twice is harmless."""
-        self.leave().close()
+        self._leave().close()
 
-    def leave(self) -> Store:
+    def _leave(self) -> Store:
         """The same, but for the journal, which is given."""
         if not self._closed:
             self._closed = True
@@ -80,7 +80,7 @@ class Harness:
                     self._process.end_threads()
             finally:
                 self._process = None
-                with _aside():
+                with aside():
                     self._runner.close()
         return self._world.store
 
@@ -426,25 +426,25 @@ class Harness:
 
     # What crash_everywhere needs -------------------------------------------------------------------------------------
 
-    def begin_story(self, *, again: bool) -> None:
+    def _begin_story(self, *, again: bool) -> None:
         """From now on whatever is done here may be done once more after a crash, and counts once."""
         world = self._world
         if self._story is None:
-            self._story = _Story(world.clock.now())
+            self._story = Story(world.clock.now())
         self._story.tell(again=again)
         world.ids = itertools.count()
         world.faults.begin()
 
-    def finish(self, run: Run[Any]) -> None:
+    def _finish(self, run: Run[Any]) -> None:
         """Let time pass until a run has ended, or waits for what time does not bring."""
         with suppress(Stuck):
             self._drive(self._ended(self._here(run)), until=self._later(_LONGEST))
 
-    def typed(self, workflow: Workflow[..., R], run_id: str) -> Run[R]:
+    def _typed(self, workflow: Workflow[..., R], run_id: str) -> Run[R]:
         """A handle that knows what the run returns."""
         return Run(self._alive().host, run_id, workflow.spec.parameters.returns.load)
 
-    def seen(self, run_id: str) -> tuple[dict[tuple[str, str], Line], Line | None]:
+    def _seen(self, run_id: str) -> tuple[dict[tuple[str, str], Line], Line | None]:
         """The lines of the calls of bodies, and the one at which this run diverged."""
         return self._world.lines, self._world.diverged.get(run_id)
 
@@ -474,7 +474,7 @@ class Harness:
     def _drive(self, call: Coroutine[Any, Any, R] | None, *, until: int | None = None) -> R:
         """Let the loop run until `call` is done, or until nothing is left to do; time passes until `until`, if at all."""
         try:
-            with _aside():
+            with aside():
                 result: R = self._runner.run(self._main(call, until), context=self._context)
                 return result
         except ProcessDied as died:
@@ -516,7 +516,7 @@ class Harness:
         process, self._process = self._process, None
         self._world.faults.died = where
         assert process is not None
-        with _aside():
+        with aside():
             process.die(self._runner.get_loop(), self._context)
 
     def _why(self, run: Run[Any] | str, until: int) -> str:
@@ -530,51 +530,8 @@ class Harness:
         return f"{told} at {self.now:%Y-%m-%d %H:%M:%S}{waits}"
 
 
-class _Story:
-    """What happens in a run of `crash_everywhere`, told once more after a crash."""
-
-    def __init__(self, begin: int) -> None:
-        self._begin = begin
-        self.again = False
-        self.tell(again=False)
-
-    def tell(self, *, again: bool) -> None:
-        """It begins, perhaps not for the first time."""
-        self.again = again
-        self._time, self._number = self._begin, 0
-
-    def later(self, length: int) -> int:
-        """When the story has gone on for this long."""
-        self._time += length
-        return self._time
-
-    def name(self) -> str:
-        """The name of the next thing that is sent: the same whenever the story is told."""
-        self._number += 1
-        return f"script-{self._number}"
-
-
 def _earlier(one: int | None, other: int | None) -> int | None:
     return min((each for each in (one, other) if each is not None), default=None)
-
-
-@contextmanager
-def _aside() -> Generator[None]:
-    """Step aside from the loop that runs here, if one does, as in an async test."""
-    outer = asyncio._get_running_loop()
-    if outer is None:
-        yield
-        return
-    task = asyncio.current_task(outer)
-    if task is not None:
-        asyncio.tasks._leave_task(outer, task)
-    asyncio._set_running_loop(None)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(outer)
-        if task is not None:
-            asyncio.tasks._enter_task(outer, task)
 
 
 @contextmanager

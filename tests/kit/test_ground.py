@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
+import re
 import threading
 from datetime import timedelta
 from typing import Any
@@ -17,7 +19,7 @@ from durable_sqlite import testing
 from durable_sqlite.errors import UsageError
 from durable_sqlite.testing import Harness, harness
 from tests.kit import flows
-from tests.support.house import python
+from tests.support.house import ROOT, python
 
 
 def test_nothing_outlives_a_test_whatever_it_leaves_unfinished() -> None:
@@ -183,3 +185,20 @@ def test_it_works_without_hypothesis_and_without_pytest() -> None:
     assert refusal == (
         "UsageError plus takes an input and none was given: give one, or install hypothesis, which draws some"
     )
+
+
+def test_the_exports_are_exactly_the_documented_ones() -> None:
+    reference = (ROOT / "docs" / "reference" / "testing.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^::: durable_sqlite\.testing\.(\w+)$", reference, re.MULTILINE)
+    assert sorted(documented) == sorted(testing.__all__)
+
+
+@pytest.mark.parametrize("name", testing.__all__)
+def test_every_export_says_what_it_does(name: str) -> None:
+    thing = getattr(testing, name)
+    members = vars(thing).items() if inspect.isclass(thing) else ()
+    public = [(member, value) for member, value in members if not member.startswith("_")]
+    functions = [
+        (member, value) for member, value in public if inspect.isfunction(value) or isinstance(value, property)
+    ]
+    assert not [member for member, value in [(name, thing), *functions] if not inspect.getdoc(value)]
