@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -17,7 +18,7 @@ import pytest
 from durable_sqlite import Engine, UnknownRun, current_run, step, workflow
 from durable_sqlite.cli.demo_order import order
 from durable_sqlite.errors import UsageError
-from durable_sqlite.testing import Crashed, Harness, harness
+from durable_sqlite.testing import Crashed, Harness, _process, harness
 from durable_sqlite.testing._store import about
 from tests.kit import flows
 
@@ -224,14 +225,32 @@ def test_a_step_that_swallows_its_cancellation_dies_all_the_same(durable: Harnes
     assert durable.result(run) == "done"
 
 
-def test_a_plain_step_in_flight_ends_before_the_next_process_begins(durable: Harness) -> None:
+def test_what_was_about_to_happen_in_the_moment_of_the_crash_does_not(durable: Harness) -> None:
+    @workflow
+    async def pair() -> list[int]:
+        return await asyncio.gather(flows.fetch(1), flows.fetch.options(key="other")(2))
+
+    durable.crash(before=flows.fetch)  # the other one is ready to begin
+    run = durable.run_until_crash(pair)
+    assert flows.world == []
+    durable.restart()
+    assert durable.result(run) == [10, 20]
+
+
+@pytest.mark.parametrize("executor", [None, ThreadPoolExecutor])
+def test_a_plain_step_in_flight_ends_before_the_next_process_begins(
+    durable: Harness, monkeypatch: pytest.MonkeyPatch, executor: type[ThreadPoolExecutor] | None
+) -> None:
+    monkeypatch.setattr(_process, "_A_WHILE", 20)
+    pool = None if executor is None else executor()
     hold, entered = threading.Event(), threading.Event()
 
-    @step
+    @step(executor=pool)
     def blocks() -> None:
+        flows.world.append("began")
         entered.set()
         hold.wait(timeout=20)
-        flows.world.append("let go")
+        flows.world.append("ended")
 
     @workflow
     async def blocked() -> None:
@@ -241,13 +260,17 @@ def test_a_plain_step_in_flight_ends_before_the_next_process_begins(durable: Har
         await blocked.options(id="b").start()
         await asyncio.to_thread(entered.wait)
 
-    durable.do(start())
+    with monkeypatch.context() as patch:
+        patch.setattr(_process, "_A_WHILE", 0)
+        durable.do(start())
     timer = threading.Timer(0.05, hold.set)
     timer.start()
     durable.restart()
     timer.join()
-    assert flows.world == ["let go"] * 2
+    assert flows.world == ["began", "ended"] * 2
     assert durable.state("b") == "completed"
+    if pool is not None:
+        pool.shutdown()
 
 
 def test_a_journal_in_a_file_goes_on_in_an_engine_of_the_application(tmp_path: Path) -> None:

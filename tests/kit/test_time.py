@@ -11,7 +11,7 @@ import pytest
 
 from durable_sqlite import Retry, RunFailed, step, workflow
 from durable_sqlite.errors import UsageError
-from durable_sqlite.testing import Harness, Stuck, _harness, harness
+from durable_sqlite.testing import Harness, Stuck, _clock, _harness, _process, harness
 from durable_sqlite.testing._clock import START, StandingClock, StandingLoop
 from tests.kit import flows
 
@@ -141,7 +141,11 @@ def waited_for(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return waits
 
 
-def test_steps_may_use_threads_of_the_loop(waited_for: threading.Event, durable: Harness) -> None:
+def test_steps_may_use_threads_of_the_loop(
+    waited_for: threading.Event, durable: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_clock, "_UNSEEN", 0)
+
     @step
     async def aside() -> str:
         return await asyncio.to_thread(lambda: f"from a thread, {waited_for.wait(timeout=20)}")
@@ -154,7 +158,10 @@ def test_steps_may_use_threads_of_the_loop(waited_for: threading.Event, durable:
     assert durable.result(run) == "from a thread, True"
 
 
-def test_steps_may_talk_over_sockets(waited_for: threading.Event, durable: Harness) -> None:
+def test_steps_may_talk_over_sockets(
+    waited_for: threading.Event, durable: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_clock, "_UNSEEN", 0)
     here, there = socket.socketpair()
 
     def greet() -> None:
@@ -181,7 +188,11 @@ def test_steps_may_talk_over_sockets(waited_for: threading.Event, durable: Harne
     other.join()
 
 
-def test_steps_may_wait_for_threads_of_their_own(waited_for: threading.Event, durable: Harness) -> None:
+def test_steps_may_wait_for_threads_of_their_own(
+    waited_for: threading.Event, durable: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_clock, "_UNSEEN", 20)
+
     @step
     async def own() -> bool:
         loop, answer = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
@@ -207,6 +218,29 @@ def test_plain_steps_run_in_threads_and_are_waited_for(durable: Harness) -> None
     run = durable.start(flows.both, 2)
     assert durable.state(run) == "completed"
     assert [entry.value for entry in durable.history(run)] == [20, "durable_sqlite step"]
+
+
+def test_plain_steps_at_once_end_in_the_order_in_which_they_began(
+    durable: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_process, "_A_WHILE", 20)
+    ended = threading.Event()
+
+    @step
+    def slow() -> None:
+        ended.wait(timeout=0.1)  # in vain: the other one has not begun
+
+    @step
+    def fast() -> None:
+        ended.set()
+
+    @workflow
+    async def race() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(slow())
+            group.create_task(fast())
+
+    assert [entry.name for entry in durable.history(durable.start(race))] == ["slow", "fast"]
 
 
 def test_a_plain_step_that_takes_a_while_does_not_hold_up_the_others(durable: Harness) -> None:
