@@ -237,6 +237,22 @@ def test_what_was_about_to_happen_in_the_moment_of_the_crash_does_not(durable: H
     assert durable.result(run) == [10, 20]
 
 
+def test_the_application_does_nothing_more_after_the_crash(durable: Harness) -> None:
+    dead: list[bool] = []
+
+    async def application() -> None:
+        await flows.once.options(id="a").start(1)
+        while True:
+            dead.append(durable.effects.muted)
+            await asyncio.sleep(0)
+
+    durable.crash(before=flows.fetch)
+    with pytest.raises(Crashed):
+        durable.do(application())
+    assert dead
+    assert not any(dead)
+
+
 @pytest.mark.parametrize("executor", [None, ThreadPoolExecutor])
 def test_a_plain_step_in_flight_ends_before_the_next_process_begins(
     durable: Harness, monkeypatch: pytest.MonkeyPatch, executor: type[ThreadPoolExecutor] | None

@@ -227,8 +227,8 @@ def test_plain_steps_at_once_end_in_the_order_in_which_they_began(
     ended = threading.Event()
 
     @step
-    def slow() -> None:
-        ended.wait(timeout=0.1)  # in vain: the other one has not begun
+    def slow() -> bool:
+        return ended.wait(timeout=0.1)  # in vain: the other one has not begun
 
     @step
     def fast() -> None:
@@ -240,7 +240,8 @@ def test_plain_steps_at_once_end_in_the_order_in_which_they_began(
             group.create_task(slow())
             group.create_task(fast())
 
-    assert [entry.name for entry in durable.history(durable.start(race))] == ["slow", "fast"]
+    history = durable.history(durable.start(race))
+    assert [(entry.name, entry.value) for entry in history] == [("slow", False), ("fast", None)]
 
 
 def test_a_plain_step_that_takes_a_while_does_not_hold_up_the_others(durable: Harness) -> None:
