@@ -365,7 +365,7 @@ class _Telling:
         history = {entry.key: entry for entry in scene.history(run_id) if entry.seq}
         result = scene.result(scene._typed(self._explorer.workflow, run_id)) if info.state is State.COMPLETED else None
         lines, diverged = scene._seen(run_id)
-        effects = tuple(zip(scene.effects, scene.effects.origins, strict=True))
+        effects = tuple(scene.effects.noted)
         return _Told(info, result, history, effects, writes, lines, diverged, died)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 from .._context import BodyScope, StepInfo, StepScope, scope
 from .._specs import Mode, StepSpec
@@ -91,8 +91,8 @@ class Effects(list[Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.origins: list[Origin] = []
-        """Where each of them came from."""
+        self.noted: list[tuple[Any, Origin]] = []
+        """Each of them with where it came from, whatever was done to the list since."""
         self.muted = False
         """Whether the process is dying."""
 
@@ -100,14 +100,15 @@ class Effects(list[Any]):
         """Note that this was done."""
         if self.muted:
             return
+        line = user_line()
         match scope.get():
             case StepScope(step):
-                origin = Origin(step.run_id, step.key, user_line())
+                origin = Origin(step.run_id, step.key, line)
             case BodyScope(body):
-                origin = Origin(body.run_id, None, user_line())
+                origin = Origin(body.run_id, None, line)
             case _:
-                origin = Origin(None, None, user_line())
-        self.origins.append(origin)
+                origin = Origin(None, None, line)
+        self.noted.append((effect, origin))
         super().append(effect)
 
     def extend(self, effects: Iterable[Any], /) -> None:
@@ -115,23 +116,24 @@ class Effects(list[Any]):
         for effect in effects:
             self.append(effect)
 
+    def __iadd__(self, effects: Iterable[Any], /) -> Self:  # type: ignore[misc,override,unused-ignore]
+        self.extend(effects)
+        return self
+
     def clear(self) -> None:
         """Forget all of them."""
         super().clear()
-        self.origins.clear()
+        self.noted.clear()
 
-    def take(self) -> list[tuple[Any, Origin]]:
-        """All of them, with where they came from; they are forgotten here."""
-        taken = list(zip(self, self.origins, strict=True))
+    def take(self) -> tuple[list[Any], list[tuple[Any, Origin]]]:
+        """All of them, and where they came from; they are forgotten here."""
+        taken = list(self), list(self.noted)
         self.clear()
         return taken
 
-    def give(self, taken: Iterable[tuple[Any, Origin]]) -> None:
+    def give(self, taken: tuple[list[Any], list[tuple[Any, Origin]]]) -> None:
         """Put back what was taken, in the place of what is there."""
-        self.clear()
-        for effect, origin in taken:
-            super().append(effect)
-            self.origins.append(origin)
+        self[:], self.noted[:] = taken
 
 
 # Steps ---------------------------------------------------------------------------------------------------------------

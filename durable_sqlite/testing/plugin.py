@@ -22,7 +22,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def durable(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    """An engine on a journal of its own, on a clock that the test moves. `@pytest.mark.durable(...)` gives it options."""
+    """An engine on a journal of its own, on a clock that the test moves.
+
+    `@pytest.mark.durable(...)` gives it the options of `harness()`; `file=True` puts the journal into a temporary file.
+    """
     from ._harness import harness  # noqa: PLC0415 - most tests of most programs do not ask for it
 
     node = cast(pytest.Item, request.node)  # pyright: ignore[reportUnknownMemberType] - pytest leaves it open
@@ -30,5 +33,7 @@ def durable(request: pytest.FixtureRequest) -> Iterator[Harness]:
     if marker is not None and marker.args:
         raise pytest.UsageError(f"{node.nodeid}: @pytest.mark.durable takes options by name, as harness() does")
     options: dict[str, Any] = {} if marker is None else dict(marker.kwargs)
+    if options.pop("file", False):
+        options["path"] = request.getfixturevalue("tmp_path") / "journal.db"
     with harness(**options) as opened:
         yield opened

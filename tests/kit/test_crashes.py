@@ -228,7 +228,7 @@ def test_a_step_that_swallows_its_cancellation_dies_all_the_same(durable: Harnes
 def test_what_was_about_to_happen_in_the_moment_of_the_crash_does_not(durable: Harness) -> None:
     @workflow
     async def pair() -> list[int]:
-        return await asyncio.gather(flows.fetch(1), flows.fetch.options(key="other")(2))
+        return list(await asyncio.gather(flows.fetch(1), flows.fetch.options(key="other")(2)))
 
     durable.crash(before=flows.fetch)  # the other one is ready to begin
     run = durable.run_until_crash(pair)

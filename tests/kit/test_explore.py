@@ -291,8 +291,24 @@ def test_what_was_done_before_is_still_noted_afterwards(durable: Harness) -> Non
     durable.start(flows.once, 1)
     durable.crash_everywhere(flows.once, 1)
     assert durable.effects == ["before"]
-    assert durable.effects.origins[0].run_id is None
+    assert durable.effects.noted[0][1].run_id is None
     assert len(durable.calls(flows.fetch)) == 1
+
+
+def test_effects_are_noted_however_they_are_added_and_whatever_the_test_does_with_the_list(durable: Harness) -> None:
+    @workflow
+    async def adds() -> None:
+        durable.effects.extend(["a"])
+        world = durable.effects
+        world += ["b"]
+        world.pop()
+        await tag("c")
+
+    with pytest.raises(CrashFound, match="The effect 'a' happened twice"):
+        durable.crash_everywhere(adds)
+    durable.start(adds)
+    assert durable.effects == ["a"]
+    assert [effect for effect, _ in durable.effects.noted] == ["a", "b"]
 
 
 def test_children_and_their_effects_survive_crashes(durable: Harness) -> None:

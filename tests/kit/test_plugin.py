@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from durable_sqlite.testing import plugin
+from durable_sqlite.testing import Harness, plugin
 from tests.support.house import ROOT, environment
 
 _TESTS = """
@@ -119,3 +119,9 @@ def test_the_marker_is_made_known() -> None:
     [(name, line)] = Config.lines
     assert name == "markers"
     assert line.startswith("durable(**options): ")
+
+
+@pytest.mark.durable(file=True)
+def test_the_journal_may_be_in_a_temporary_file(durable: Harness, tmp_path: Path) -> None:
+    assert durable.do(durable.engine.count()) == 0
+    assert (tmp_path / "journal.db").exists()
