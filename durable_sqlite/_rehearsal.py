@@ -241,7 +241,7 @@ class Rehearsal:
         """What is recorded has been given, as far as the body asks for it; from here on it would be driven on."""
         fresh = self._desk.fresh()
         unused = self._replay.unused()
-        problem = self._replay.before_fresh([call for call in fresh], self._step_exists) if fresh else None
+        problem = self._replay.before_fresh(fresh, self._step_exists) if fresh else None
         if problem is not None:
             entry, call = self._moved(unused, fresh)
             asked = f"no step {entry.name} any more" if call is None else f"{_asked(call)} as {call.key}"

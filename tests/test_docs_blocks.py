@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import inspect
 import io
 import re
 import sys
@@ -17,6 +18,7 @@ from weakref import WeakValueDictionary
 import pytest
 
 from durable_sqlite import _signals
+from durable_sqlite.testing import harness
 from tests.support.house import ROOT
 
 _PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -76,13 +78,15 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
         ("howto/encryption", 1),
         ("howto/monitoring", 2),
         ("howto/upgrading", 1),
+        ("testing", 6),
     ],
 )
 def test_a_page_prints_what_it_says_it_prints(
     name: str, outputs: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr(_signals, "_KNOWN", WeakValueDictionary[Any, Any]())  # a page is a program by itself
-    blocks = _blocks(ROOT / "docs" / f"{name}.md")
+    page = ROOT / "docs" / f"{name}.md"
+    blocks = _blocks(page)
     module = ModuleType(f"docs.{name.replace('/', '.')}")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # where pydantic looks for it
     compared = 0
@@ -93,9 +97,9 @@ def test_a_page_prints_what_it_says_it_prints(
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            # Some pages await at the top, as a notebook lets them.
-            code = compile(block.text, f"{name}.md:{block.line}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            awaited = eval(code, vars(module))
+            # At its own lines of the page, which what it prints may name; and some await at the top, as a notebook lets them.
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            awaited = eval(compile("\n" * block.line + block.text, str(page), "exec", flags=flags), vars(module))
             if awaited is not None:
                 cells.run(awaited)
         shown = blocks[number + 1] if number + 1 < len(blocks) else None
@@ -107,3 +111,12 @@ def test_a_page_prints_what_it_says_it_prints(
         else:
             assert not printed.getvalue()
     assert compared == outputs
+    for test in [value for key, value in vars(module).items() if key.startswith("test_")]:
+        if "durable" not in inspect.signature(test).parameters:
+            continue  # the page runs it itself
+        options: dict[str, Any] = {
+            key: value for mark in getattr(test, "pytestmark", ()) for key, value in mark.kwargs.items()
+        }
+        with harness(**options) as durable:
+            module.__dict__["outbox"] = durable.effects
+            test(durable)

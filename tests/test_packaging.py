@@ -110,6 +110,11 @@ def test_the_command_line_is_installed_under_each_of_its_names(empty: Path, tmp_
     assert "demo" in _run(empty / command[0], *command[1:], "--help", cwd=tmp_path)
 
 
+def test_the_wheel_brings_the_fixture_for_pytest(empty: Path, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(durable): assert durable.now\n", encoding="utf-8")
+    assert "1 passed" in _run(empty / "python", "-m", "pytest", "-p", "no:cacheprovider", "test_it.py", cwd=tmp_path)
+
+
 def _metadata(wheel: Path) -> Message:
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]

@@ -61,10 +61,14 @@ from durable_sqlite import (
 from durable_sqlite.testing import (
     Crash,
     Difference,
+    Explored,
     Fail,
+    Harness,
     ReplayReport,
     Schedules,
+    StepCalled,
     check_replay,
+    harness,
     schedules,
     strategies,
 )
@@ -410,3 +414,26 @@ async def checking(order: Order) -> None:
     assert_type(strategies.schedules(), SearchStrategy[Schedules])
     assert_type(Crash(1, "before").at, int)
     del order
+
+
+def testing_kit(durable: Harness, order: Order) -> None:
+    run = durable.start(fulfil, order)
+    assert_type(run, Run[int])
+    assert_type(durable.run(fulfil, order), int)
+    assert_type(durable.result(run, within=timedelta(days=1)), int)
+    assert_type(durable.do(run.info()), RunInfo)
+    assert_type(durable.state(run.id), State)
+    durable.signal(run, Paid(charge_id="c"), dedupe="d")
+    durable.answer(run, Review, Decision(granted=True, by="ada"), by="ada")
+    durable.advance(timedelta(days=3))
+    durable.crash(after=charge)
+    durable.crash(before=book)
+    durable.crash(at=3, landed=True)
+    assert_type(durable.run_until_crash(fulfil, order), Run[int])
+    durable.restart(after=3600)
+    durable.fail(charge, times=2, error=ValueError("no"))
+    durable.replace(render, lambda order: order.id.encode())
+    assert_type(durable.calls(charge), list[StepCalled])
+    assert_type(durable.crash_everywhere(fulfil, order, script=lambda scene, _run: scene.advance(1)), Explored)
+    with harness(seed=1, now=datetime(2030, 1, 1, tzinfo=UTC)) as other:
+        assert_type(other, Harness)

@@ -20,6 +20,7 @@ from durable_sqlite import (
     transaction,
     workflow,
 )
+from durable_sqlite.testing import Harness
 
 
 @step
@@ -245,3 +246,17 @@ async def application() -> None:
         (await engine.stats()).alive = 3  # E: stats are facts
         async for _ in engine.runs(state="asleep"):  # E: no such state
             print(result)
+
+
+def testing_kit(durable: Harness) -> None:
+    durable.run(waiting, 3)  # E: an input of the wrong type
+    result: str = durable.run(waiting, "a")  # E: the result is the workflow's
+    durable.replace(render, lambda order: result)  # E: a fake gives what the step gives
+    durable.replace(render, lambda: b"")  # E: a fake takes what the step takes
+    durable.crash(charge)  # E: before or after is said
+    durable.crash(before=charge, after=charge)  # E: one place only
+    durable.crash(at=1, before=charge)  # E: one place only
+    durable.answer("run", Review, "yes")  # E: an answer of the wrong type
+    durable.advance("1 h")  # E: a duration is a number or a timedelta
+    durable.fail(waiting)  # E: a workflow is no step
+    durable.do(waiting)  # E: a coroutine is awaited
