@@ -108,6 +108,11 @@ WHERE parent = :run ORDER BY no LIMIT :limit;
 
 -- The journal -----------------------------------------------------------------------------------------------------------
 
+-- The runs that no engine goes on with, because what is stored of them is not what was written, and nobody has seen to.
+-- name: damaged_runs
+SELECT id FROM durable_runs
+WHERE state IN ('failed', 'parked') AND discarded_at IS NULL AND reason = 'damaged' ORDER BY no;
+
 -- name: meta_value
 SELECT value FROM durable_meta WHERE name = :name;
 

@@ -196,7 +196,7 @@ def test_an_older_journal_is_not_migrated_but_said_how(shop: Path, tmp_path: Pat
     old = _set_version(shop, tmp_path / "old.db", known_version() - 1)
     before = old.read_bytes()
     said = durable_sqlite("list", "--db", old, cwd=tmp_path, codes=(6,))
-    assert "durable_sqlite migrate" in said.err
+    assert f"`durable_sqlite migrate --db {old}`" in said.err
     assert old.read_bytes() == before
 
 

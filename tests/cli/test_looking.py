@@ -20,7 +20,6 @@ import pytest
 from durable_sqlite._liveness import Lifeline, side_file, this_start
 from durable_sqlite.cli import _trouble
 from durable_sqlite.cli._commands import TABLE
-from durable_sqlite.cli._doctor import has_wal_reset_bug
 from tests.cli.journals import MINUTE, SECOND, made
 from tests.cli.support import Said, durable_sqlite, environment
 from tests.support.house import ROOT, started
@@ -547,94 +546,6 @@ def test_stats_counts(shop: Path) -> None:
     assert (data["dead_letters"], data["questions"], data["messages"]) == (3, 1, 1)
     assert data["file_bytes"] == data["pages"] * data["page_bytes"] == shop.stat().st_size
     assert data["workers"][0]["alive"] is False
-
-
-def _checks(said: Said) -> dict[str, tuple[str, str]]:
-    return {check["name"]: (check["level"], check["text"]) for check in said.data["checks"]}
-
-
-def test_doctor_finds_a_sound_journal_sound(shop: Path) -> None:
-    said = look(shop, "doctor")
-    assert said.out.splitlines()[-1] == "nothing is wrong"
-    assert "integrity_check: ok" in said.out
-    data = look(shop, "doctor", "--json").data
-    assert data["sound"] is True
-    checks = {check["name"]: check["level"] for check in data["checks"]}
-    assert {checks[name] for name in ("permissions", "mode", "schema", "structure", "references", "wal")} == {"ok"}
-    assert checks["workers"] == "note"
-
-
-def test_doctor_names_what_is_wrong(shop: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.db"
-    shutil.copy(shop, bad)
-    bad.chmod(0o644)
-    with closing(sqlite3.connect(bad, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA journal_mode = DELETE").fetchall()
-        connection.execute("INSERT INTO durable_run_tags VALUES (999, 'a', 'b')")
-    said = look(bad, "doctor", "--json", codes=(1,))
-    checks = _checks(said)
-    assert checks["permissions"] == ("wrong", f"others may open {bad} (mode 0644)")
-    assert checks["mode"][0] == "wrong"
-    assert checks["references"] == (
-        "wrong",
-        "1 row of durable_run_tags belong to a row of durable_runs that is not there",
-    )
-    assert look(bad, "doctor", codes=(1,)).out.splitlines()[-1] == "3 things are wrong"
-
-
-def test_doctor_says_that_a_journal_is_damaged_instead_of_giving_up(shop: Path, tmp_path: Path) -> None:
-    data = bytearray(shop.read_bytes())
-    data[3 * 4096 : 8 * 4096] = b"\xaa" * (5 * 4096)
-    (tmp_path / "damaged.db").write_bytes(data)
-    (tmp_path / "damaged.db").chmod(0o600)
-    said = look(tmp_path / "damaged.db", "doctor", codes=(1,))
-    assert "WRONG  structure" in said.out
-    assert "restore a backup" in said.out
-
-
-def test_doctor_looks_at_an_older_journal_too(shop: Path, tmp_path: Path) -> None:
-    shutil.copy(shop, tmp_path / "old.db")
-    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    assert "durable_sqlite migrate" in look(tmp_path / "old.db", "doctor").out
-
-
-def test_doctor_names_who_stays_in_a_read_transaction(shop: Path, tmp_path: Path) -> None:
-    if not Path("/proc/locks").exists():
-        pytest.skip("this system does not tell who holds which lock")
-    path = tmp_path / "read.db"
-    shutil.copy(shop, path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("UPDATE durable_runs SET status = 'x' WHERE no = 1")
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM durable_runs").fetchall()
-        said = look(path, "doctor", "--json")
-    assert _checks(said)["readers"] == (
-        "note",
-        f"process {os.getpid()} reads all the time, and keeps the WAL from being written back",
-    )
-
-
-@pytest.mark.parametrize(
-    ("version", "affected"),
-    [
-        ((3, 6, 23), False),
-        ((3, 7, 0), True),
-        ((3, 40, 1), True),
-        ((3, 44, 5), True),
-        ((3, 44, 6), False),
-        ((3, 45, 0), True),
-        ((3, 50, 6), True),
-        ((3, 50, 7), False),
-        ((3, 51, 0), True),
-        ((3, 51, 2), True),
-        ((3, 51, 3), False),
-        ((3, 53, 0), False),
-    ],
-)
-def test_doctor_knows_which_versions_of_sqlite_have_the_bug(version: tuple[int, ...], affected: bool) -> None:
-    assert has_wal_reset_bug(version) is affected
 
 
 @pytest.mark.parametrize("command", ["stats", "doctor", "watch"])
