@@ -11,9 +11,9 @@ from ._commands import Call
 from ._facts import EVERYTHING, Facts, gather
 from ._journal import Journal, Tables
 from ._payload import error_of
-from ._text import cells, instant, length
+from ._reasons import explain, tell
+from ._text import instant, length
 from ._trouble import BUSY, code_of_state
-from ._why import explain
 from ._words import liveness
 
 __all__ = ["Teller", "drive", "stands", "tell_end"]
@@ -138,27 +138,12 @@ def tell_end(call: Call, path: str, facts: Facts, *, extra: dict[str, Any] | Non
         if facts.result is not None:
             out.line("  result  ", facts.result.text(_RESULT))
         return code
-    for line in _wrapped(reasons.text, min(out.width, 100)):
-        out.line(line)
-    if reasons.commands:
-        out.line()
-        for command in reasons.commands:
-            out.line("  ", (command, "strong"))
+    tell(call, reasons)
     return code
 
 
 _RESULT = 2_000
 """Characters of a result that are shown."""
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split(" "):
-        if lines and cells(lines[-1]) + 1 + cells(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
 
 
 def stands(journal: Journal, no: int) -> Facts:

@@ -146,7 +146,7 @@ def _prune(call: Call) -> int:
 
 
 def _export(call: Call) -> int:
-    from ._show import document  # noqa: PLC0415
+    from ._document import document  # noqa: PLC0415
 
     with call.journal() as journal:
         facts = journal.read(lambda tables: gather(journal, tables, call.options.run, entries=-1, most=EVERYTHING))

@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "draw"]
 
 _EPILOG = """\
 Bars show what the journal holds: when an attempt began and ended, and since when something is waited for. What runs now
-is known to its process alone; a crash is marked while the run has recorded nothing since.
+is known to its process alone. A crash is marked at what was recorded last before it; the journal keeps the last one.
 
 examples:
   durable_sqlite timeline @

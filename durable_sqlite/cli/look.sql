@@ -7,7 +7,7 @@
 -- name: run_select
 SELECT
     runs.no, id, uid, workflow, origin, version, state, reason, created_at, updated_at, ended_at, due_at, owner, epoch,
-    deaths, interrupted, deadline_at, deadline_inherited, cancel_at, cancel_reason, cancel_by,
+    deaths, survived, interrupted, deadline_at, deadline_inherited, cancel_at, cancel_reason, cancel_by,
     pause_at, pause_reason, pause_by, status, progress_done, progress_total,
     (SELECT p.id FROM durable_runs AS p WHERE p.no = runs.parent), parent_key, detached, discarded_at, failed_keys,
     changed

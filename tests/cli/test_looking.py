@@ -395,6 +395,36 @@ def test_a_timeline_marks_a_crash(shop: Path) -> None:
     assert "its process has died" in said.out
 
 
+def test_a_crash_stays_marked_where_it_was_after_the_run_went_on(tmp_path: Path) -> None:
+    path = tmp_path / "crashes.db"
+    with made(path) as make:
+        no = make.run("went-on", "completed", ago=10 * MINUTE, survived=2, ended_at=make.now - 6 * MINUTE)
+        for number, ago in enumerate((9, 8, 7, 6), start=1):
+            make.entry(no, f"step#{number}", number, ago=ago * MINUTE)
+        no = make.run("forgot", "completed", survived=3)
+        make.entry(no, "step#1", 1, ago=9 * MINUTE)
+        no = make.run("loops", "parked", ago=10 * MINUTE, deaths=5, survived=1, reason="crash_loop")
+        make.entry(no, "step#1", 1, ago=9 * MINUTE)
+        make.attempt(no, "charge#1", 1, ago=8 * MINUTE, again=SECOND)
+        make.run("never", "completed")
+
+    def of(run: str, *words: str) -> tuple[list[dict[str, Any]], str]:
+        rows = look(path, "timeline", run, "--json", *words).data["rows"]
+        return [bar for row in rows for bar in row["bars"] if bar["kind"] == "crash"], rows[0]["note"]
+
+    [crash], note = of("went-on")
+    entries = look(path, "show", "went-on", "--json").data["entries"]
+    assert (crash["start"], note) == (entries[1]["recorded_at"], "went on after a crash")
+    assert "†" in look(path, "timeline", "went-on", PYTHONUTF8="1").out.splitlines()[2]
+    assert of("went-on", "--rows", "2") == ([], "went on after a crash")  # it lies before what is drawn
+    assert of("forgot") == ([], "went on after a crash")
+    assert "crashes    its process died after outcome 2, and it went on" in look(path, "show", "went-on").out
+    [crash], note = of("loops")
+    attempts = look(path, "show", "loops", "--json").data["trying"][0]["attempts"]
+    assert (crash["start"], note) == (attempts[0]["ended_at"], "5 crashes in a row")
+    assert of("never") == ([], "")
+
+
 def test_a_timeline_needs_no_more_than_ascii(shop: Path) -> None:
     said = look(shop, "timeline", "run-done", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     chart = said.out.splitlines()[2:6]
