@@ -33,7 +33,7 @@ _ALARM = 64 * 1024 * 1024
 _FOUND = 20
 """Findings of one kind that people are shown; programs get all that there are."""
 _LEASES = 10
-"""A worker elsewhere that has said nothing for so many of its leases is told of as stale, though it cannot be seen."""
+"""A worker elsewhere that drives runs and has written nothing for so many of its leases is told of as stale."""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -229,10 +229,10 @@ def _workers(call: Call, tables: Tables, journal: Journal) -> Iterator[Check]:
     if not workers:
         yield Check("workers", "ok", "no engine is open")
     for worker in workers:
-        yield _worker(call, worker, journal)
+        yield _worker(call, tables, worker, journal)
 
 
-def _worker(call: Call, worker: Worker, journal: Journal) -> Check:
+def _worker(call: Call, tables: Tables, worker: Worker, journal: Journal) -> Check:
     seen = liveness(journal.path, worker)
     who = f"worker {worker.no} (process {worker.pid})"
     if seen.alive is False and worker.holds:
@@ -244,13 +244,16 @@ def _worker(call: Call, worker: Worker, journal: Journal) -> Check:
     if seen.alive and stands_still(worker):
         text = f"{who} lives, but its event loop stands still: it renews its lease, and does nothing"
         return Check("workers", "wrong", text, "look at what that process does; ended, its runs are taken up elsewhere")
-    if seen.alive:
-        return Check("workers", "ok", f"{who}: {seen.words}")
-    now = call.now()
-    said = worker.beat_at if worker.beat_at is not None else worker.started_at
-    stale = now - said > _LEASES * worker.lease
-    text = f"{who}: {seen.words}; it last said {age(max(now - said, 0))} ago that it is there, by its own clock"
-    if not stale:
+    if seen.alive or not worker.holds:
+        return Check("workers", "ok" if seen.alive else "note", f"{who}: {seen.words}")
+    return _elsewhere(call, tables, worker, f"{who} drives runs: {seen.words}")
+
+
+def _elsewhere(call: Call, tables: Tables, worker: Worker, what: str) -> Check:
+    """Of a worker that cannot be seen from here: only what it wrote tells of it."""
+    silent = max(call.now() - tables.first("last_sign", worker=worker.no)[0], 0)
+    text = f"{what}; it last wrote something {age(silent)} ago, by its own clock"
+    if silent <= _LEASES * worker.lease:
         return Check("workers", "note", f"{text}, and its lease is {length(worker.lease)}")
     then = "an engine that is open here takes its runs up, once it has seen nothing of it for one lease"
     return Check("workers", "note", f"{text}: with a lease of {length(worker.lease)}, it looks dead", then)

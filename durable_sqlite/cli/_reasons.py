@@ -113,6 +113,9 @@ class _Teller:
             return f"{instant(at, self._now)}, which was {length(self._now - at)} ago"
         return f"{instant(at, self._now)} (in {length(at - self._now)})"
 
+    def _when(self, at: int) -> str:
+        return self._ago(at) if at <= self._now else f"at {self._in(at)}"
+
     def _head(self, what: str) -> str:
         return f"Run {self._run.id} of workflow {self._run.workflow} {what}"
 
@@ -155,7 +158,7 @@ class _Teller:
                 "The next engine that opens the journal takes it up where its last commit left it, or you do:",
             ]
             return [parts[0], *self._progress(), *self._failures(), parts[1]]
-        parts = [self._head(f"is driven by {process}: {self._owner.words}."), *self._lease(owner.beat_at, owner.lease)]
+        parts = [self._head(f"is driven by {process}: {self._owner.words}."), *self._lease(owner.lease)]
         still = stands_still(owner)
         if still:
             parts.append(
@@ -170,13 +173,18 @@ class _Teller:
             )
         return parts
 
-    def _lease(self, beat_at: int | None, lease: int) -> list[str]:
-        limit = length(lease)
+    def _lease(self, lease: int) -> Iterator[str]:
+        sign = self._facts.sign
+        if sign is None:
+            return
         if self._owner.alive:
-            return [] if beat_at is None else [f"It last said {self._ago(beat_at)} that it is there."]
-        said = "" if beat_at is None else f" It last said {self._ago(beat_at)} that it is there."
-        until = "once its counters have stood still for that long before the eyes of another worker"
-        return [f"Its lease is {limit}: {until}, that one takes the run over.{said}"]
+            yield f"It renews a lease of {length(lease)}, and last wrote something {self._ago(sign)}."
+            return
+        end = (
+            f"its lease of {length(lease)} {'ends' if sign + lease > self._now else 'ended'} {self._when(sign + lease)}"
+        )
+        yield f"It last wrote something {self._ago(sign)}, so {end}, by its own clock, and whatever it writes renews it."
+        yield "An engine that is open here takes the run over once it has itself seen nothing of it for that long."
 
     def _progress(self) -> list[str]:
         facts = self._facts

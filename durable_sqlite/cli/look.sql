@@ -126,6 +126,14 @@ SELECT no, name, pid, started_at, fenced, host, lease, beat_at, ticked_at,
     EXISTS (SELECT 1 FROM durable_runs WHERE owner = workers.no)
 FROM durable_workers AS workers ORDER BY no;
 
+-- The last time that a worker wrote anything with a time: a lease is renewed by whatever its worker writes, and a time is noted
+-- only where it has nothing else to write.
+-- name: last_sign
+SELECT max(coalesce(w.beat_at, w.started_at), coalesce((
+    SELECT max(max(r.updated_at, coalesce((SELECT max(recorded_at) FROM durable_entries WHERE run = r.no), 0)))
+    FROM (SELECT no, updated_at FROM durable_runs WHERE owner = :worker LIMIT 1000) AS r), 0))
+FROM durable_workers AS w WHERE w.no = :worker;
+
 -- Moves with each commit of another connection; nothing is read besides.
 -- name: pulse
 PRAGMA data_version;

@@ -297,11 +297,16 @@ def test_workers_elsewhere_are_told_with_what_they_said_last(tmp_path: Path) -> 
     path = tmp_path / "far.db"
     with made(path) as make:
         lease: dict[str, Any] = {"host": "another machine", "lease": 15 * SECOND}
-        make.worker("here a moment ago", beat_at=make.now - SECOND, **lease)
-        make.worker("silent", beat_at=make.now - 3 * HOUR, **lease)
+        busy = make.worker("writes", beat_at=make.now - 9 * HOUR, **lease)
+        # It has so much to write that it need not renew its lease besides.
+        make.entry(make.run("r", "running", owner=busy, epoch=1, ago=HOUR), "step#1", 1, ago=SECOND)
+        silent = make.worker("silent", beat_at=make.now - 3 * HOUR, **lease)
+        make.run("s", "running", owner=silent, epoch=1, ago=5 * HOUR)
+        make.worker("idle", ago=9 * HOUR, **lease)
     lines = [line for line in look(path, "doctor").out.splitlines() if "  workers " in line]
-    assert re.search(r"it last said \d+ s ago that it is there, by its own clock, and its lease is 15 s", lines[0])
-    assert "it last said 3 h ago that it is there, by its own clock: with a lease of 15 s, it looks dead" in lines[1]
+    assert re.search(r"it last wrote something \d+ s ago, by its own clock, and its lease is 15 s", lines[0])
+    assert "it last wrote something 3 h ago, by its own clock: with a lease of 15 s, it looks dead" in lines[1]
+    assert f"worker 3 (process {os.getpid()}): it runs on another machine" in lines[2]
 
 
 def test_the_reader_whose_process_is_the_oldest_comes_first(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import sqlite3
@@ -18,7 +19,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from durable_sqlite._liveness import Lifeline, side_file, this_start
-from durable_sqlite.cli import _trouble
+from durable_sqlite._records import Kind, Reason, State
+from durable_sqlite.cli import _trouble, main
 from durable_sqlite.cli._commands import TABLE
 from tests.cli.journals import MINUTE, SECOND, made
 from tests.cli.support import Said, durable_sqlite, environment
@@ -293,6 +295,7 @@ def test_why_tells_a_live_owner_from_one_that_has_died(tmp_path: Path) -> None:
         alive = flat(look(path, "why", "r"))
         assert f"is driven by worker 1 (process {os.getpid()}): it lives." in alive
         assert f"end process {os.getpid()}" in alive
+        assert "It renews a lease of 15 s, and last wrote something at" in alive
         assert look(path, "list", "--json").data["runs"][0]["worker"]["alive"] is True
         lifeline.release()
         dead = flat(look(path, "why", "r"))
@@ -308,14 +311,53 @@ def test_why_sees_that_a_live_owner_hangs(tmp_path: Path) -> None:
         assert "its event loop stands still" in doctor.out
 
 
-def test_why_does_not_guess_about_a_worker_elsewhere(tmp_path: Path) -> None:
+def test_why_tells_when_a_lease_elsewhere_ends_and_guesses_nothing(tmp_path: Path) -> None:
     with made(tmp_path / "far.db") as make:
-        worker = make.worker("far", host="another machine", lease=20 * SECOND)
-        make.run("r", "running", owner=worker, epoch=1)
-    said = flat(look(tmp_path / "far.db", "why", "r"))
+        worker = make.worker("far", host="another machine", lease=20 * MINUTE)
+        no = make.run("held", "running", owner=worker, epoch=1)
+        make.entry(no, "step#1", 1, ago=5 * MINUTE)
+        silent = make.worker("silent", host="another machine", lease=20 * SECOND)
+        make.run("silent", "running", owner=silent, epoch=1)
+    said = flat(look(tmp_path / "far.db", "why", "held"))
+    assert "is driven by worker 1" in said
     assert "on another machine" in said
-    assert "Its lease is 20 s" in said
+    assert re.search(
+        r"It last wrote something at [\d:]+ \(5 min.* ago\), so its lease of 20 min ends at [\d:]+ \(in 14 min", said
+    )
+    assert "takes the run over once it has itself seen nothing of it for that long" in said
     assert "resume" not in said
+    said = flat(look(tmp_path / "far.db", "why", "silent"))
+    assert re.search(r"its lease of 20 s ended at [\d:]+ \(9 min", said)
+
+
+def test_each_state_each_reason_and_each_kind_of_wait_has_words_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "all.db"
+    kinds = [Kind.STEP, Kind.TRANSACTION, *(kind for kind in Kind if kind.waits and kind is not Kind.CANCEL)]
+    with made(path) as make:
+        for reason in Reason:
+            make.run(f"for-{reason}", "parked", reason=reason)
+        for kind in kinds:
+            make.wait(make.run(f"waits-{kind}"), "a#1", kind, ago=MINUTE, until=MINUTE, target="other")
+        worker = make.worker("w", host="another machine")
+        for state in State:
+            more: dict[State, dict[str, Any]] = {
+                State.RUNNING: {"owner": worker, "epoch": 1},
+                State.PAUSED: {"pause_at": make.now, "pause_by": "ada", "pause_reason": "lunch"},
+            }
+            make.run(f"is-{state}", state, **more.get(state, {}))
+
+    def why(run: str) -> str:
+        assert main(["why", run, "--db", str(path), "--json"]) == 0
+        return str(json.loads(capsys.readouterr().out)["text"])
+
+    for reason in Reason:
+        assert f"because {reason} ({reason})" not in why(f"for-{reason}")
+    for kind in kinds:
+        assert f"waits for {kind} a (a#1)" not in why(f"waits-{kind}")
+    for state in State:
+        assert why(f"is-{state}") != f"Run is-{state} of workflow order is {state}."
 
 
 _AT_WORK = """
