@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ._commands import Call
 from ._facts import Facts
 from ._light import NamedTuple
-from ._payload import error_of, sample
+from ._payload import error_of
 from ._rows import Attempt, Wait
 from ._text import cells, instant, length, plural, safe
 from ._words import liveness, stands_still, wait_words
@@ -237,10 +237,10 @@ class _Teller:
                 yield f"It asks: {self._facts.payload(asked).text(_VALUE)}.{aside} An answer lets it go on:"
                 same = [each for each in self._facts.questions if each.name == asked.name]
                 key = ["--key", wait.key] if len(same) > 1 else []
-                self._commands.append(call.command("answer", run.id, wait.name, sample(asked.schema), *key))
+                self._commands.append(call.command("answer", run.id, wait.name, *_example(asked.schema), *key))
             case "signal":
-                yield f"A message {wait.name} lets it go on:"
-                self._commands.append(call.command("signal", run.id, wait.name, "{…}"))
+                yield f"A message {wait.name} lets it go on. This shows how one is sent:"
+                self._commands.append(call.command("signal", run.id, wait.name))
             case "child" | "run":
                 target = wait.target or ""
                 child = next((each for each in self._facts.children if each.id == target), None)
@@ -320,6 +320,14 @@ class _Teller:
             yield f"It is to be paused{self._by()} once what is in flight has ended."
         if run.deadline_at is not None:
             yield f"Its deadline is {self._in(run.deadline_at)}."
+
+
+def _example(schema: str) -> list[str]:
+    """An answer as it is typed; nothing where none is known: without one the command shows the question."""
+    from ._sample import sample  # noqa: PLC0415 - for a question alone
+
+    found = sample(schema)
+    return [] if found is None else [found]
 
 
 def _keys(stored: str) -> list[str]:

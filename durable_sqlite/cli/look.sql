@@ -97,6 +97,11 @@ SELECT count(*) FROM durable_waits WHERE run = :run;
 SELECT no, name, sent_at, dedupe, error, length(payload), substr(payload, 1, :most) FROM durable_signals
 WHERE run = :run AND taken_by IS NULL ORDER BY no LIMIT :limit;
 
+-- The last one of a name, whether it was taken or not, that was not set aside as wrong.
+-- name: last_message
+SELECT length(payload), substr(payload, 1, :most) FROM durable_signals
+WHERE run = :run AND name = :name AND error IS NULL ORDER BY no DESC LIMIT 1;
+
 -- name: questions
 SELECT key, name, schema, asked_at, deadline_at, answered_at, answered_by, closed_at, error,
     length(payload), substr(payload, 1, :most), length(answer), substr(answer, 1, :most)
