@@ -94,10 +94,7 @@ class _Maker:
                 return self._first_of(facts[word], name, depth)
         if facts.get("allOf"):
             return self.make(facts["allOf"][0], name, depth + 1)
-        kind: Any = facts.get("type")
-        if isinstance(kind, list):
-            (kind, *_) = kind  # pyright: ignore[reportUnknownVariableType]
-        return self._of_type(kind, facts, name, depth)
+        return self._of_type(facts, name, depth)
 
     def _first_of(self, options: list[Any], name: str, depth: int) -> Any:
         # Nothing at all is an example of very little.
@@ -108,7 +105,10 @@ class _Maker:
                 continue
         raise _NoneKnown
 
-    def _of_type(self, kind: Any, facts: dict[str, Any], name: str, depth: int) -> Any:
+    def _of_type(self, facts: dict[str, Any], name: str, depth: int) -> Any:
+        kind: Any = facts.get("type")
+        if isinstance(kind, list):
+            (kind, *_) = kind  # pyright: ignore[reportUnknownVariableType]
         match kind:
             case "string":
                 return _text(facts, name)
