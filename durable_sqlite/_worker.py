@@ -319,10 +319,12 @@ class Worker:
 
     def ended(self, run: Pass, state: State, woken: int) -> None:
         """Forget the body; tell of a dead letter, and tell those who waited."""
+        # Who waits hears of it before `quiet` does, which may find nothing left to drive once the body is forgotten.
+        told = 0 if state is State.PARKED else self._tell_of_end(run.row.id)
         self._forget(run)
         if state in (State.FAILED, State.PARKED):
             self._new_letter(run.row.id)
-        if state is not State.PARKED and woken > self._tell_of_end(run.row.id):
+        if state is not State.PARKED and woken > told:
             self.look()  # some of them are not in memory here
 
     def reported(self, run: Pass) -> None:

@@ -95,7 +95,7 @@ async def drive(engine: Engine, teller: Teller | None, *, patience: int) -> None
             left = None if due is None else (due - datetime.now(UTC)).total_seconds()  # noqa: TID251 - a person's clock
             if left is None or left > patience / 1_000_000:
                 break
-            # The end of a child may have made its parent ready just now; it is taken up in one of the next turns.
+            # What has come due just now is taken up in one of the next turns.
             stuck = stuck + 1 if left <= 0 else 0
             await asyncio.sleep(max(left, 0) + _MOMENT)
     finally:
