@@ -40,6 +40,8 @@ class WorkerOptions:
     """Microseconds for which a suspended run's body stays in memory."""
     only: tuple[str, ...] | None = None
     """The ids of the runs that are driven, with what their bodies start; None: all."""
+    driven: set[str] | None = None
+    """Takes the id of each run that is driven, where somebody wants to know: it grows with them."""
 
 
 class Worker:
@@ -475,6 +477,8 @@ class Worker:
             run.hear(asked.cancel, asked.pause)
         self._passes[run.hold.run] = run
         self._by_id[run.row.id] = run
+        if self._options.driven is not None:
+            self._options.driven.add(run.row.id)
         if run.row.deaths >= _SUSPECT:
             self._suspect = run
         self._around.loop.call_soon(run.drive)
