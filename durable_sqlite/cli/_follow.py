@@ -6,6 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+from .._front import Front
 from ..engine import Engine
 from ._commands import Call
 from ._facts import EVERYTHING, Facts, gather
@@ -16,7 +17,7 @@ from ._text import instant, length
 from ._trouble import BUSY, code_of_state
 from ._words import liveness
 
-__all__ = ["Teller", "drive", "stands", "tell_end"]
+__all__ = ["Teller", "drive", "keep_driven", "stands", "tell_end"]
 
 _LOOK_EVERY = 0.1  # seconds between two looks at what was recorded
 _OPEN = 1_000
@@ -82,6 +83,13 @@ class Teller:
         self._status = None if status is None else status[0]
         now = self._call.now()
         return [f"  {instant(at, now)}  {text}" for at, text in sorted(found, key=lambda each: each[0])]
+
+
+def keep_driven(engine: Engine) -> set[str]:
+    """The ids of the runs that an engine which is not open yet will have driven; they are added while it is open."""
+    assert isinstance(engine.host, Front)
+    engine.host.driven = set()
+    return engine.host.driven
 
 
 async def drive(engine: Engine, teller: Teller | None, *, patience: int) -> None:

@@ -203,10 +203,10 @@ SELECT EXISTS (
 SELECT DISTINCT workflow, origin FROM durable_runs
 WHERE state IN ('pending', 'running', 'suspended') AND origin <> '' ORDER BY workflow, origin;
 
--- What changed since, as it stands now.
--- name: states_since
-SELECT id, workflow, state FROM durable_runs INDEXED BY durable_runs_by_change
-WHERE changed > :since ORDER BY changed, no;
+-- How these stand now, those that changed last last.
+-- name: states_of
+SELECT id, workflow, state FROM durable_runs
+WHERE id IN (SELECT value FROM json_each(:ids) AS w) ORDER BY changed, no;
 
 -- When the next run goes on by itself, and how many could at once.
 -- name: next_time
