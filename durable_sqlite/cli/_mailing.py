@@ -322,10 +322,10 @@ def _of_type(shape: Shape[Any], value: Any, what: str, name: str) -> bytes:
 
 
 def _send(call: Call, path: str, code: Code | None, send: Callable[[Host], Awaitable[None]]) -> None:
-    from ._open import make_engine, perform  # noqa: PLC0415
+    from ._open import make_engine, opened, perform  # noqa: PLC0415
 
     async def work() -> None:
-        async with make_engine(path, code) as engine:
+        async with opened(make_engine(path, code)) as engine:
             await send(engine.host)
 
     perform(call, work)

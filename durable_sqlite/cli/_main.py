@@ -179,13 +179,21 @@ def _tell(error: Exception, call: Call | None = None) -> int:
         import traceback  # noqa: PLC0415 - for developers
 
         traceback.print_exception(error)
-    trouble = trouble_of(error)
+    trouble = trouble_of(error, journal=None if call is None else _named(call))
     first, *rest = trouble.what.split("\n")
     out = Out()
     out.note(f"{_PROGRAM}: {first}")
     for line in (*rest, *trouble.then):
         out.note(f"  {line if call is None else _about_the_same(line, call)}")
     return trouble.code
+
+
+def _named(call: Call) -> str | None:
+    """The journal that was meant, if any was."""
+    try:
+        return call.db().value
+    except (Trouble, OSError, ValueError):
+        return None
 
 
 def _about_the_same(line: str, call: Call) -> str:

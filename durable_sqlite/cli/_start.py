@@ -77,7 +77,7 @@ def _start(call: Call) -> int:
     path, options = _path(call), call.options
     from ._code import need_app  # noqa: PLC0415 - where there is no journal, no code is loaded
     from ._follow import Teller, drive, stands, tell_end  # noqa: PLC0415
-    from ._open import json_argument, make_engine, perform  # noqa: PLC0415
+    from ._open import json_argument, make_engine, opened, perform  # noqa: PLC0415
 
     tags = dict(_tag(each) for each in options.tag)
     given = json_argument(options.input, "the input")
@@ -88,7 +88,7 @@ def _start(call: Call) -> int:
     engine = make_engine(path, code, drive=options.wait, only=[] if options.wait else None)
 
     async def work() -> tuple[str, bool, int]:
-        async with engine:
+        async with opened(engine):
             run = await chosen.options(engine=engine).start(*args, **kwargs)
             with call.journal() as journal:
                 no = journal.read(lambda tables: journal.find(tables, run.id)).no
