@@ -22,7 +22,7 @@ KINDS = {
 }
 """What each kind of bar means."""
 
-_DEAD = "its process has died"
+_DEAD = "died"
 _WORK = frozenset({"step", "transaction", "drain", "act"})
 _DEEPEST = 8
 _READ = 200
@@ -137,9 +137,9 @@ def _crash(look: _Look, facts: Facts) -> tuple[Bar | None, str]:
         seen, note = max(last, run.updated_at), _DEAD
     elif run.deaths and (run.state == "pending" or run.reason == "crash_loop"):
         # Nobody has driven it since.
-        seen, note = last, f"{run.deaths} crashes in a row" if run.deaths > 1 else "one crash"
+        seen, note = last, f"{run.deaths} crashes" if run.deaths > 1 else "crashed"
     elif run.deaths or run.survived:
-        note = "went on after a crash"
+        note = "crashed"
         place = run.survived - (facts.entry_count - len(facts.entries))
         if not 0 < place <= len(facts.entries):
             # Before what is drawn; or so many outcomes are there no more, since some were forgotten to be tried again.

@@ -434,7 +434,7 @@ def test_a_timeline_draws_attempts_apart_hatches_waits_and_indents_children(shop
 def test_a_timeline_marks_a_crash(shop: Path) -> None:
     said = look(shop, "timeline", "run-held", PYTHONUTF8="1")
     assert "†" in said.out
-    assert "its process has died" in said.out
+    assert "running  died" in said.out
 
 
 def test_a_crash_stays_marked_where_it_was_after_the_run_went_on(tmp_path: Path) -> None:
@@ -456,14 +456,14 @@ def test_a_crash_stays_marked_where_it_was_after_the_run_went_on(tmp_path: Path)
 
     [crash], note = of("went-on")
     entries = look(path, "show", "went-on", "--json").data["entries"]
-    assert (crash["start"], note) == (entries[1]["recorded_at"], "went on after a crash")
+    assert (crash["start"], note) == (entries[1]["recorded_at"], "crashed")
     assert "†" in look(path, "timeline", "went-on", PYTHONUTF8="1").out.splitlines()[2]
-    assert of("went-on", "--rows", "2") == ([], "went on after a crash")  # it lies before what is drawn
-    assert of("forgot") == ([], "went on after a crash")
+    assert of("went-on", "--rows", "2") == ([], "crashed")  # it lies before what is drawn
+    assert of("forgot") == ([], "crashed")
     assert "crashes    its process died after outcome 2, and it went on" in look(path, "show", "went-on").out
     [crash], note = of("loops")
     attempts = look(path, "show", "loops", "--json").data["trying"][0]["attempts"]
-    assert (crash["start"], note) == (attempts[0]["ended_at"], "5 crashes in a row")
+    assert (crash["start"], note) == (attempts[0]["ended_at"], "5 crashes")
     assert of("never") == ([], "")
 
 

@@ -68,6 +68,6 @@ def test_a_killed_run_is_brought_to_its_end_by_the_printed_hints_alone(tmp_path:
     timeline = type_it("durable_sqlite timeline @ --db orders.db")
     assert all(step in timeline.out for step in ("reserve#1", "charge#1", "Review#1"))
     assert "†" in timeline.out.splitlines()[2]
-    assert "went on after a crash" in timeline.out
+    assert "completed  crashed" in timeline.out
     assert typed == _shown()
     assert not [path for path in tmp_path.iterdir() if path.name.endswith("-wal")]  # nobody has it open
