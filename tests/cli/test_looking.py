@@ -80,6 +80,8 @@ def test_list_says_that_there_are_more_and_when_nothing_fits(shop: Path) -> None
     assert "there are more: --limit 4" in few.err
     assert len(few.out.splitlines()) == 3
     assert len(look(shop, "list", "--limit", "0").out.splitlines()) == 16
+    assert f"next: durable_sqlite why run-paused --db {shop}" in few.err
+    assert look(shop, "list", "--status", "completed").err == ""
     nothing = look(shop, "list", "--workflow", "nobody")
     assert (nothing.out, nothing.err) == ("", f"no run of {shop} fits\n")
 
