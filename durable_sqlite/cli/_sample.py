@@ -106,9 +106,8 @@ class _Maker:
         raise _NoneKnown
 
     def _of_type(self, facts: dict[str, Any], name: str, depth: int) -> Any:
-        kind: Any = facts.get("type")
-        if isinstance(kind, list):
-            (kind, *_) = kind  # pyright: ignore[reportUnknownVariableType]
+        kinds: Any = facts.get("type")
+        kind: Any = kinds if isinstance(kinds, str | None) else kinds[0]
         match kind:
             case "string":
                 return _text(facts, name)
