@@ -76,6 +76,8 @@ class Front:
         self.broken: JournalError | None = None
         """Why the engine has stopped by itself."""
         self.listeners = Listeners()
+        self.driven: set[str] | None = None
+        """Takes the ids of the runs that are driven, where somebody puts a set here before it is opened."""
         self._drives = drives
         self._vault = vault
         self._clock = clock

@@ -40,6 +40,8 @@ class WorkerOptions:
     """Microseconds for which a suspended run's body stays in memory."""
     only: tuple[str, ...] | None = None
     """The ids of the runs that are driven, with what their bodies start; None: all."""
+    driven: set[str] | None = None
+    """Takes the id of each run that is driven, where somebody wants to know: it grows with them."""
 
 
 class Worker:
@@ -319,10 +321,12 @@ class Worker:
 
     def ended(self, run: Pass, state: State, woken: int) -> None:
         """Forget the body; tell of a dead letter, and tell those who waited."""
+        # Who waits hears of it before `quiet` does, which may find nothing left to drive once the body is forgotten.
+        told = 0 if state is State.PARKED else self._tell_of_end(run.row.id)
         self._forget(run)
         if state in (State.FAILED, State.PARKED):
             self._new_letter(run.row.id)
-        if state is not State.PARKED and woken > self._tell_of_end(run.row.id):
+        if state is not State.PARKED and woken > told:
             self.look()  # some of them are not in memory here
 
     def reported(self, run: Pass) -> None:
@@ -473,6 +477,8 @@ class Worker:
             run.hear(asked.cancel, asked.pause)
         self._passes[run.hold.run] = run
         self._by_id[run.row.id] = run
+        if self._options.driven is not None:
+            self._options.driven.add(run.row.id)
         if run.row.deaths >= _SUSPECT:
             self._suspect = run
         self._around.loop.call_soon(run.drive)

@@ -279,7 +279,7 @@ class Engine:
             network=self._network,
             drives=self._drives,
             workflows=self._workflows,
-            worker=WorkerOptions(self._max_resident, self._unload_after, self._only),
+            worker=WorkerOptions(self._max_resident, self._unload_after, self._only, self._front.driven),
             vault=self._vault,
             clock=self._clock,
             lease=self._lease,

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from weakref import finalize
 
 from .patience import LOGGER
 
-__all__ = ["Mark", "Seen", "mark_file"]
+__all__ = ["Mark", "Seen", "glance", "mark_file"]
 
 _SLOTS = 64
 _SAID = struct.Struct("<8sqq")
@@ -66,22 +67,8 @@ class Mark:
         Raises:
             OSError: It cannot be read.
         """
-        own, latest, strangers = bytes.fromhex(identity), 0, set[str]()
-        for slot in self._slots():
-            said = _read(slot)
-            if said is None:
-                continue
-            journal, number = said
-            if journal == own:
-                latest = max(latest, number)
-            else:
-                strangers.add(journal.hex())
-        return Seen(latest, tuple(sorted(strangers)))
-
-    def _slots(self) -> list[bytes]:
         assert self._descriptor is not None
-        data = os.pread(self._descriptor, _SLOTS * _SIZE, 0)
-        return [data[at : at + _SIZE] for at in range(0, len(data), _SIZE)]
+        return _seen(_slots(self._descriptor), identity)
 
     def take(self, identity: str, worker: int) -> None:
         """Write for this worker of this journal from now on, and wipe out what is said of other journals.
@@ -91,7 +78,7 @@ class Mark:
         assert self._descriptor is not None
         self._identity = bytes.fromhex(identity)
         self._worker = worker
-        for number, slot in enumerate(self._slots()):
+        for number, slot in enumerate(_slots(self._descriptor)):
             said = _read(slot)
             if said is not None and said[0] != self._identity:
                 os.pwrite(self._descriptor, bytes(_SIZE), number * _SIZE)
@@ -119,6 +106,41 @@ class Mark:
         """Let the file go. It stays where it is: what it says is for whoever opens the journal next."""
         self._descriptor = None
         self._shut()
+
+
+def glance(path: str, identity: str) -> Seen | None:
+    """What a mark says, for somebody who does not keep it; None where there is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe of that name is not waited for
+    except FileNotFoundError:
+        return None
+    try:
+        return _seen(_slots(descriptor), identity)
+    finally:
+        os.close(descriptor)
+
+
+def _slots(descriptor: int) -> list[bytes]:
+    data = os.pread(descriptor, _SLOTS * _SIZE, 0)
+    return [data[at : at + _SIZE] for at in range(0, len(data), _SIZE)]
+
+
+def _seen(slots: Iterable[bytes], identity: str) -> Seen:
+    own, latest, strangers = bytes.fromhex(identity), 0, set[str]()
+    for slot in slots:
+        said = _read(slot)
+        if said is None:
+            continue
+        journal, number = said
+        if journal == own:
+            latest = max(latest, number)
+        else:
+            strangers.add(journal.hex())
+    return Seen(latest, tuple(sorted(strangers)))
 
 
 def _read(slot: bytes) -> tuple[bytes, int] | None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["file_system_of", "find_network", "is_network", "listed_by_mount", "listed_in_mountinfo"]
+__all__ = ["file_system_of", "find", "find_network", "is_network", "listed_by_mount", "listed_in_mountinfo"]
 
 _NETWORK = frozenset(
     {
@@ -121,11 +121,16 @@ def file_system_of(folder: str, mounts: Iterator[tuple[str, str]]) -> str | None
 
 def find_network(path: str) -> str | None:
     """The type of the network file system that a file is on, or would be; None if it is on none, or nobody knows."""
+    kind = find(path)
+    return kind if kind is not None and is_network(kind) else None
+
+
+def find(path: str) -> str | None:
+    """The type of the file system that a file is on, or would be; None if nobody knows."""
     try:
-        kind = file_system_of(os.path.realpath(Path(path).parent), _mounts())
+        return file_system_of(os.path.realpath(Path(path).parent), _mounts())
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return kind if kind is not None and is_network(kind) else None
 
 
 def _mounts() -> Iterator[tuple[str, str]]:

@@ -8,10 +8,10 @@ from hashlib import blake2b
 
 from .._clock import to_datetime
 from .._findings import Finding, FindingKind
-from .mark import Mark
+from .mark import Mark, Seen
 from .rows import Tables
 
-__all__ = ["acknowledge", "compare", "told_of"]
+__all__ = ["acknowledge", "compare", "is_identity", "told_of", "unfit"]
 
 _KEPT = "reports"
 """The name under which `durable_meta` keeps what nobody has acknowledged."""
@@ -45,17 +45,18 @@ def compare(tables: Tables, mark: Mark | None, name: str, at: int) -> tuple[str,
     fresh = blake2b(name.encode(), digest_size=8).hexdigest()
     tables.change("meta_keep", {"name": "identity", "value": fresh})
     ((identity,),) = tables.all("meta_value", {"name": "identity"})
-    if not _IDENTITY.fullmatch(identity):
+    if not is_identity(identity):
         told.append((FindingKind.STRUCTURE, f"the journal's identity is damaged ({identity!r})"))
         identity = fresh
         tables.change("meta_set", {"name": "identity", "value": fresh})
-    others = {signed for (signed,) in tables.all("signed", {})} - {identity}
-    if others:
-        what = f"pages of another journal ({', '.join(sorted(others))}, and not {identity}) are among those of this one"
-        told.append((FindingKind.OTHER_JOURNAL, what))
+    seen = Seen(0, ()) if mark is None else mark.look(identity)
+    found = _notice(tables, seen, identity)
+    told += found
     tables.change("sign_workers", {"identity": identity})
     tables.change("sign_ticks", {"identity": identity})
-    told += [] if mark is None else _held_against(tables, mark, identity)
+    if any(kind is FindingKind.WENT_BACK for kind, _ in found):
+        # The next commit has a number that none of the lost ones had, so each loss is told once.
+        tables.change("go_on_from", {"commits": seen.latest})
     if told:
         when = to_datetime(at).isoformat()
         kept = [*_kept(tables), *([kind.value, f"{what} (noticed at {when})"] for kind, what in told)]
@@ -63,22 +64,39 @@ def compare(tables: Tables, mark: Mark | None, name: str, at: int) -> tuple[str,
     return identity, [f"{what}. What to do: {_NEXT[kind]}" for kind, what in told]
 
 
-def _held_against(tables: Tables, mark: Mark, identity: str) -> list[tuple[FindingKind, str]]:
+def is_identity(text: str) -> bool:
+    """Whether a text can be the identity of a journal."""
+    return _IDENTITY.fullmatch(text) is not None
+
+
+def _notice(tables: Tables, seen: Seen, identity: str) -> list[tuple[FindingKind, str]]:
     told: list[tuple[FindingKind, str]] = []
+    others = {signed for (signed,) in tables.all("signed", {})} - {identity}
+    if others:
+        what = f"pages of another journal ({', '.join(sorted(others))}, and not {identity}) are among those of this one"
+        told.append((FindingKind.OTHER_JOURNAL, what))
     (latest,) = tables.one("last_commit", {})
-    seen = mark.look(identity)
     if seen.latest > latest:
         lost = seen.latest - latest
         many = "1 commit" if lost == 1 else f"{lost} commits"
         what = f"the journal went back by {many}: the mark beside it says {seen.latest}, and it holds {latest}"
         told.append((FindingKind.WENT_BACK, what))
-        # The next commit has a number that none of the lost ones had, so each loss is told once.
-        tables.change("go_on_from", {"commits": seen.latest})
     if seen.strangers:
-        others = ", ".join(seen.strangers)
-        what = f"the mark beside the journal is of another journal ({others}, and not {identity}): one of the two was replaced"
+        strangers = ", ".join(seen.strangers)
+        what = f"the mark beside the journal is of another journal ({strangers}, and not {identity}): one of the two was replaced"
         told.append((FindingKind.OTHER_JOURNAL, what))
     return told
+
+
+def unfit(tables: Tables, seen: Seen, identity: str) -> list[Finding]:
+    """What does not fit the journal's identity and its mark, and nobody has noted yet; nothing is written.
+
+    Args:
+        tables: The journal.
+        seen: What the mark said before this state of the journal was looked at: it never runs ahead of it.
+        identity: The journal's.
+    """
+    return [Finding(kind, what, _NEXT[kind]) for kind, what in _notice(tables, seen, identity)]
 
 
 def _kept(tables: Tables) -> list[tuple[str, str]]:

@@ -29,6 +29,7 @@ __all__ = [
     "RUN",
     "Misfit",
     "Part",
+    "are_ours",
     "arm",
     "checksum",
     "fill",
@@ -338,13 +339,13 @@ def fill(tables: Tables) -> None:
 
     What was damaged by then is taken as it is: nothing tells what it was.
     """
-    if _is_filled(tables):
+    if are_ours(tables):
         return
     connection = tables.connection
     _teach(connection)
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _is_filled(tables):  # else another process was faster
+        if not are_ours(tables):  # else another process was faster
             connection.execute("DELETE FROM durable_sums")
             _sum_up(connection, "true", {})
             tables.change("meta_set", {"name": "sums", "value": _VERSION})
@@ -354,7 +355,8 @@ def fill(tables: Tables) -> None:
         raise
 
 
-def _is_filled(tables: Tables) -> bool:
+def are_ours(tables: Tables) -> bool:
+    """Whether the journal has sums, over the columns that this version of the code sums."""
     return tables.all("meta_value", {"name": "sums"}) == [(_VERSION,)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ._facts import Facts, gather
 from ._journal import Journal, Tables
 from ._light import NamedTuple
-from ._rows import STOPPED, Attempt, Entry, Wait
+from ._rows import Attempt, Entry, Wait
 from ._words import liveness
 
 __all__ = ["KINDS", "Bar", "Chart", "Row", "chart"]
@@ -18,10 +18,11 @@ KINDS = {
     "wait": "a wait",
     "back_off": "the pause before the next attempt",
     "run": "a run, from its start to its end",
-    "crash": "here its process was found dead",
+    "crash": "its process died after this",
 }
 """What each kind of bar means."""
 
+_DEAD = "died"
 _WORK = frozenset({"step", "transaction", "drain", "act"})
 _DEEPEST = 8
 _READ = 200
@@ -101,17 +102,10 @@ def _rows(look: _Look, facts: Facts, depth: int) -> Iterator[Row]:
     run, now = facts.run, look.now
     end = now if run.ended_at is None else run.ended_at
     bars = [Bar(run.created_at, max(end, run.created_at), "run", f"run {run.id}: {run.state}")]
-    note = ""
-    if run.state not in STOPPED or run.reason == "crash_loop":
-        dead = liveness(look.journal.path, facts.owner).alive is False
-        if dead:
-            # What it had begun then is not known to have gone on.
-            seen = now = max(run.updated_at, facts.last_at or 0, *(intent.at for intent in facts.intents))
-            bars.append(Bar(seen, seen, "crash", f"worker {run.owner} has died after this"))
-            note = "its process has died"
-        elif run.deaths:
-            bars.append(Bar(run.updated_at, run.updated_at, "crash", f"crash {run.deaths} in a row"))
-            note = f"{run.deaths} crashes in a row" if run.deaths > 1 else "one crash"
+    crash, note = _crash(look, facts)
+    bars += [] if crash is None else [crash]
+    if facts.run.state == "running" and crash is not None and note == _DEAD:
+        now = crash.start  # what it had begun then is not known to have gone on
     yield Row(f"{run.workflow} {run.id}" if depth == 0 else run.workflow, depth, bars, run.state, note)
     children = {child.parent_key: child for child in facts.children}
     shown: set[int] = set()
@@ -129,6 +123,31 @@ def _rows(look: _Look, facts: Facts, depth: int) -> Iterator[Row]:
     for child in facts.children:
         if child.no not in shown and depth < _DEEPEST:
             yield from _rows(look, look.at(child.no), depth + 1)
+
+
+def _crash(look: _Look, facts: Facts) -> tuple[Bar | None, str]:
+    """The last crash that the journal tells of, at what was recorded last before it, and what is said behind the line.
+
+    It tells of no more than one: how many outcomes there were when an owner died last.
+    """
+    run = facts.run
+    signs = [run.created_at, *(failed.ended_at for failed in facts.attempts), *(intent.at for intent in facts.intents)]
+    last = max(facts.last_at or 0, *signs)
+    if run.state == "running" and liveness(look.journal.path, facts.owner).alive is False:
+        seen, note = max(last, run.updated_at), _DEAD
+    elif run.deaths and (run.state == "pending" or run.reason == "crash_loop"):
+        # Nobody has driven it since.
+        seen, note = last, f"{run.deaths} crashes" if run.deaths > 1 else "crashed"
+    elif run.deaths or run.survived:
+        note = "crashed"
+        place = run.survived - (facts.entry_count - len(facts.entries))
+        if not 0 < place <= len(facts.entries):
+            # Before what is drawn; or so many outcomes are there no more, since some were forgotten to be tried again.
+            return None, note
+        seen = facts.entries[place - 1].recorded_at
+    else:
+        return None, ""
+    return Bar(seen, seen, "crash", "its process died after this"), note
 
 
 def _parts(facts: Facts, now: int) -> Iterator[tuple[int, str, Row]]:

@@ -24,6 +24,7 @@ class Call:
         self.out = out
         self.now = wall if now is None else now
         """The time in microseconds UTC."""
+        self._noted: set[str] = set()
 
     def db(self) -> Setting:
         """The journal's path, and where it was found."""
@@ -35,7 +36,13 @@ class Call:
 
     def journal(self, *, any_version: bool = False) -> Journal:
         """The journal, to be read as a context manager; one that has to be migrated first only on wish."""
-        return Journal(self.db(), self.out.note, any_version=any_version)
+        return Journal(self.db(), self._note_once, any_version=any_version)
+
+    def _note_once(self, text: str) -> None:
+        # Some commands open the journal several times.
+        if text not in self._noted:
+            self._noted.add(text)
+            self.out.note(text)
 
     def command(self, *words: str) -> str:
         """A command line that a person can type next, about the same journal."""

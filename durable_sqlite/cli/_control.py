@@ -43,13 +43,13 @@ def _run(name: str, call: Call) -> int:
     options = call.options
     with call.journal() as journal:
         run_id = journal.read(lambda tables: journal.find(tables, options.run)).id
-    from ._open import perform, plain_engine, who  # noqa: PLC0415 - a run that is not there needs no engine
+    from ._open import opened, perform, plain_engine, who  # noqa: PLC0415 - a run that is not there needs no engine
 
     by = who() if options.by is None else options.by
     engine = plain_engine(call)
 
     async def work() -> None:
-        async with engine:
+        async with opened(engine):
             run = engine.run(run_id)
             act = {"cancel": run.cancel, "pause": run.pause, "terminate": run.terminate}[name]
             await act(reason=options.reason, by=by)

@@ -5,113 +5,119 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
-import stat
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 from ._commands import Call, Command
 from ._journal import Journal, Tables, address, known_version
-from ._light import NamedTuple
 from ._rows import Worker, checked
-from ._text import plural, size
+from ._standing import Check, files, library, readers, system
+from ._text import age, length, plural, size
 from ._trouble import BUSY, DONE, FAILED, Trouble, trouble_of
 from ._words import liveness, stands_still
 
-__all__ = ["COMMANDS", "has_wal_reset_bug"]
+__all__ = ["COMMANDS"]
 
 _EPILOG = """\
 Exit code 0: nothing is wrong, though something may deserve a look. 1: something is wrong.
+
+It reads the whole file, and holds all that is recorded against its checksums. --quick leaves that out, and looks only at
+what is seen at once.
 
 examples:
   durable_sqlite doctor
   durable_sqlite doctor --quick --json | jq '.checks[] | select(.level != "ok")'
 """
-_OLDEST_SQLITE = (3, 37, 0)
 _ALARM = 64 * 1024 * 1024
 """Bytes of a WAL that somebody keeps from being written back."""
 _FOUND = 20
-"""Findings of SQLite that are shown."""
-_NETWORK = frozenset(
-    [
-        "9p",
-        "afs",
-        "beegfs",
-        "ceph",
-        "cifs",
-        "davfs",
-        "glusterfs",
-        "gpfs",
-        "lustre",
-        "ncpfs",
-        "nfs",
-        "nfs4",
-        "ocfs2",
-        "smb2",
-        "smb3",
-        "smbfs",
-        "virtiofs",
-    ]
-)
-_NETWORK_FUSE = frozenset(["cephfs", "davfs2", "glusterfs", "nfs", "rclone", "s3fs", "sshfs"])
-_READ_LOCKS = range(123, 128)
-"""The bytes of the -shm file on which SQLite's readers hold their locks."""
-
-
-class Check(NamedTuple):
-    """One thing that was looked at."""
-
-    name: str
-    level: str
-    """`ok`, `note`: worth knowing; `wrong`."""
-    text: str
-    then: str = ""
-    """What to do."""
+"""Findings of one kind that people are shown; programs get all that there are."""
+_LEASES = 10
+"""A worker elsewhere that drives runs and has written nothing for so many of its leases is told of as stale."""
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "See whether the journal, its file, SQLite and the workers are sound."
     parser.epilog = _EPILOG
-    parser.add_argument("--quick", action="store_true", help="do not read the whole file: check its structure in short")
+    parser.add_argument("--quick", action="store_true", help="do not read the whole file: about a tenth of a second")
 
 
 def _run(call: Call) -> int:
     checks: list[Check] = []
     try:
         with call.journal(any_version=True) as journal:
-            checks += _of(journal, quick=call.options.quick)
+            checks += _of(call, journal)
     except sqlite3.DatabaseError as error:
         checks.append(_damage(error, call.db().value))
     checks = list(dict.fromkeys(checks))
-    sound = all(check.level != "wrong" for check in checks)
+    wrong = sum(check.level == "wrong" for check in checks)
     if call.out.json:
-        call.out.document({"sound": sound, "checks": [check._asdict() for check in checks]})
-        return DONE if sound else FAILED
+        call.out.document({"sound": wrong == 0, "checks": [check._asdict() for check in checks]})
+        return FAILED if wrong else DONE
+    _tell(call, checks)
+    call.out.line()
+    if wrong:
+        call.out.line((f"{plural(wrong, 'thing is', 'things are')} wrong", "bad"))
+    elif call.options.quick:
+        call.out.line(("nothing is wrong that is seen at once", "good"))
+    else:
+        call.out.line(("nothing is wrong", "good"))
+    return FAILED if wrong else DONE
+
+
+def _tell(call: Call, checks: list[Check]) -> None:
     marks = {"ok": ("ok   ", "good"), "note": ("note ", "warn"), "wrong": ("WRONG", "bad")}
     wide = max(len(check.name) for check in checks)
+    said: dict[tuple[str, str], int] = {}
     for check in checks:
+        kind = (check.name, check.level)
+        said[kind] = said.get(kind, 0) + 1
+        if said[kind] > _FOUND:
+            continue
         call.out.line(marks[check.level], f"  {check.name:<{wide}}  {check.text}")
         if check.then:
             call.out.line(" " * (wide + 9), check.then)
-    wrong = sum(check.level == "wrong" for check in checks)
-    call.out.line()
-    call.out.line(
-        ("nothing is wrong", "good") if sound else (f"{plural(wrong, 'thing is', 'things are')} wrong", "bad")
-    )
-    return DONE if sound else FAILED
+    for (name, level), count in said.items():
+        if count > _FOUND:
+            call.out.line(marks[level], f"  {name:<{wide}}  and {count - _FOUND:,} more like these: --json names all")
 
 
-def _of(journal: Journal, *, quick: bool) -> Iterator[Check]:
-    for look in (_sqlite, _file, _system):
-        yield from look(journal.path)
-    for ask in (_mode, _version, _structure(quick=quick), _references, _checksums, _workers, _wal):
+def _of(call: Call, journal: Journal) -> Iterator[Check]:
+    yield from library()
+    yield from files(journal.path)
+    yield from system(journal.path)
+    looks: list[Callable[[], Iterator[Check]]] = [
+        partial(_at_once, call, journal, ask) for ask in (_mode, _version, _damaged, _workers, _wal)
+    ]
+    if call.options.quick:
+        looks.append(_left_out)
+    else:
+        looks += [partial(_at_once, call, journal, ask) for ask in (_structure, _references)]
+        looks.append(partial(_written, call, journal))
+    for look in looks:
         try:
-            yield from journal.read(partial(_asked, ask, journal))
+            yield from look()
         except sqlite3.DatabaseError as error:
-            yield _damage(error, journal.path)
+            if journal.version < known_version() and isinstance(error, sqlite3.OperationalError):
+                yield Check("schema", "note", f"some of it is not looked at before it is migrated ({error})")
+            else:
+                yield _damage(error, journal.path)
         except Trouble as trouble:
+            if trouble.code == BUSY:
+                raise
             yield Check("structure", "wrong", trouble.what, "restore a backup")
-    yield from _readers(journal.path)
+    yield from readers(journal.path)
+
+
+def _at_once(call: Call, journal: Journal, ask: Callable[[Call, Tables, Journal], Iterator[Check]]) -> Iterator[Check]:
+    """What is seen at one moment."""
+    yield from journal.read(lambda tables: list(ask(call, tables, journal)))
+
+
+def _left_out() -> Iterator[Check]:
+    yield Check(
+        "structure", "note", "not looked at, nor the checksums: that means to read the whole file", "leave out --quick"
+    )
 
 
 def _damage(error: sqlite3.DatabaseError, path: str) -> Check:
@@ -121,83 +127,10 @@ def _damage(error: sqlite3.DatabaseError, path: str) -> Check:
     return Check("structure", "wrong", trouble.what, "restore a backup")
 
 
-def _asked(ask: Callable[[Tables, Journal], Iterator[Check]], journal: Journal, tables: Tables) -> list[Check]:
-    return list(ask(tables, journal))
-
-
-# What it stands on ---------------------------------------------------------------------------------------------------
-
-
-def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
-    """Whether a version of SQLite can damage a database when a checkpoint runs beside a commit, in WAL mode."""
-    if version < (3, 7, 0) or version >= (3, 51, 3):
-        return False
-    return not ((3, 44, 6) <= version < (3, 45, 0) or (3, 50, 7) <= version < (3, 51, 0))
-
-
-def _sqlite(_path: str) -> Iterator[Check]:
-    version, name = sqlite3.sqlite_version_info, f"SQLite {sqlite3.sqlite_version}"
-    if version < _OLDEST_SQLITE:
-        yield Check("sqlite", "wrong", f"{name} is too old", "use a Python that is linked with SQLite 3.37 or newer")
-    elif has_wal_reset_bug(version):
-        yield Check(
-            "sqlite",
-            "note",
-            f"{name} has the WAL-reset bug: a checkpoint beside a commit may damage the file",
-            "durable_sqlite itself stays clear of it; let no other program write to this file but by engine.connect(), "
-            "or use SQLite 3.51.3 or newer",
-        )
-    else:
-        yield Check("sqlite", "ok", f"{name} has no known bug that matters here")
-
-
-def _file(path: str) -> Iterator[Check]:
-    for each in (path, f"{path}-wal", f"{path}-shm"):
-        try:
-            mode = stat.S_IMODE(os.stat(each).st_mode)  # noqa: PTH116
-        except OSError:
-            continue
-        if mode & 0o077:
-            then = f"chmod 600 {each}, or see that only the right people can enter its folder"
-            yield Check("permissions", "wrong", f"others may open {each} (mode {mode:04o})", then)
-        elif each == path:
-            yield Check("permissions", "ok", f"mode {mode:04o}: its owner's alone")
-
-
-def _system(path: str) -> Iterator[Check]:
-    kind = _kind_of_mount(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120
-    if kind is None:
-        yield Check("file system", "note", "what it is cannot be found out here", "it has to be a local one")
-    elif kind in _NETWORK or kind.removeprefix("fuse.") in _NETWORK_FUSE:
-        then = "move the journal to a local disk: over a network SQLite's locks do not hold"
-        yield Check("file system", "wrong", f"{kind} is a network file system", then)
-    else:
-        then = "it is empty after the next start of the machine" if kind in ("tmpfs", "ramfs") else ""
-        yield Check("file system", "note" if then else "ok", kind, then)
-
-
-def _kind_of_mount(folder: str) -> str | None:
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-            lines = file.read().splitlines()
-    except OSError:
-        return None
-    best: tuple[int, str] | None = None
-    for line in lines:
-        before, separator, after = line.partition(" - ")
-        if not separator:
-            continue
-        point = before.split(" ")[4].replace("\\040", " ")
-        # Of two on the same point, the later one hides the earlier one.
-        if (folder == point or folder.startswith(point.rstrip("/") + "/")) and (best is None or len(point) >= best[0]):
-            best = (len(point), after.split(" ")[0])
-    return None if best is None else best[1]
-
-
 # What is in it -------------------------------------------------------------------------------------------------------
 
 
-def _mode(tables: Tables, journal: Journal) -> Iterator[Check]:
+def _mode(_call: Call, tables: Tables, journal: Journal) -> Iterator[Check]:
     mode = tables.pragma("journal_mode") if journal.is_live else _mode_of_resting(journal.path)
     if mode is None:
         yield Check("mode", "note", "nobody has it open, and you may not write to it: its mode cannot be seen")
@@ -229,14 +162,14 @@ def _mode_of_resting(path: str) -> str | None:
         connection.close()
 
 
-def _version(_tables: Tables, journal: Journal) -> Iterator[Check]:
+def _version(call: Call, _tables: Tables, journal: Journal) -> Iterator[Check]:
     known = known_version()
     if journal.version < known:
         yield Check(
             "schema",
             "note",
             f"{journal.version}, and this version of durable_sqlite makes it {known}",
-            "durable_sqlite migrate",
+            call.command("migrate"),
         )
     elif journal.version > known:
         yield Check(
@@ -249,19 +182,22 @@ def _version(_tables: Tables, journal: Journal) -> Iterator[Check]:
         yield Check("schema", "ok", str(journal.version))
 
 
-def _structure(*, quick: bool) -> Callable[[Tables, Journal], Iterator[Check]]:
-    def look(tables: Tables, _journal: Journal) -> Iterator[Check]:
-        pragma = "quick_check" if quick else "integrity_check"
-        lines = [str(line) for (line,) in tables.ask(f"PRAGMA {pragma}({_FOUND})", {})]
-        if lines == ["ok"]:
-            yield Check("structure", "ok", f"{pragma}: ok")
-        for line in [each for each in lines if each != "ok"]:
-            yield Check("structure", "wrong", f"{pragma}: {line}", "restore a backup")
-
-    return look
+def _damaged(call: Call, tables: Tables, _journal: Journal) -> Iterator[Check]:
+    """What an engine has found damaged already."""
+    for (run_id,) in tables.all("damaged_runs"):
+        then = call.command("dead-letters", "show", run_id)
+        yield Check("damage", "wrong", f"run {run_id} is parked, since its rows do not fit their checksums", then)
 
 
-def _references(tables: Tables, _journal: Journal) -> Iterator[Check]:
+def _structure(_call: Call, tables: Tables, _journal: Journal) -> Iterator[Check]:
+    lines = [str(line) for (line,) in tables.ask("PRAGMA integrity_check", {})]
+    if lines == ["ok"]:
+        yield Check("structure", "ok", "integrity_check: ok")
+    for line in [each for each in lines if each != "ok"]:
+        yield Check("structure", "wrong", f"integrity_check: {line}", "restore a backup")
+
+
+def _references(_call: Call, tables: Tables, _journal: Journal) -> Iterator[Check]:
     rows = tables.all("foreign_key_check")
     if not rows:
         yield Check("references", "ok", "each row belongs to a row that is there")
@@ -273,42 +209,57 @@ def _references(tables: Tables, _journal: Journal) -> Iterator[Check]:
         )
 
 
-def _checksums(_tables: Tables, _journal: Journal) -> Iterator[Check]:
-    """Of rows, and of how many commits there have been: a journal of this schema has none, so nothing is said of them."""
-    yield from ()
+def _written(call: Call, journal: Journal) -> Iterator[Check]:
+    from ._written import FIRST_SUMMED, of_the_past, of_the_rows  # noqa: PLC0415 - it imports more than a quick look needs
+
+    if journal.version < FIRST_SUMMED:
+        yield Check(
+            "checksums",
+            "note",
+            f"a journal of schema {journal.version} has none, so damage to what is recorded cannot be seen",
+            call.command("migrate"),
+        )
+        return
+    yield from of_the_past(journal)
+    yield from of_the_rows(journal, call.out.note)
 
 
-def _workers(tables: Tables, journal: Journal) -> Iterator[Check]:
+def _workers(call: Call, tables: Tables, journal: Journal) -> Iterator[Check]:
     workers = checked(Worker, tables.all("workers"))
     if not workers:
         yield Check("workers", "ok", "no engine is open")
     for worker in workers:
-        seen = liveness(journal.path, worker)
-        who = f"worker {worker.no} (process {worker.pid})"
-        still = stands_still(worker)
-        if seen.alive is False and worker.holds:
-            then = "the next engine that opens the journal takes its runs up; or `durable_sqlite resume ID`, one by one"
-            yield Check("workers", "note", f"{who} drives runs, but {seen.words}", then)
-        elif seen.alive is False:
-            yield Check(
-                "workers",
-                "note",
-                f"{who} is left over: {seen.words}",
-                "the next engine that opens the journal strikes it off",
-            )
-        elif seen.alive and still:
-            then = "look at what that process does; ended, its runs are taken up elsewhere"
-            yield Check(
-                "workers",
-                "wrong",
-                f"{who} lives, but its event loop stands still: it renews its lease, and does nothing",
-                then,
-            )
-        else:
-            yield Check("workers", "ok" if seen.alive else "note", f"{who}: {seen.words}")
+        yield _worker(call, tables, worker, journal)
 
 
-def _wal(_tables: Tables, journal: Journal) -> Iterator[Check]:
+def _worker(call: Call, tables: Tables, worker: Worker, journal: Journal) -> Check:
+    seen = liveness(journal.path, worker)
+    who = f"worker {worker.no} (process {worker.pid})"
+    if seen.alive is False and worker.holds:
+        then = f"the next engine that opens the journal takes its runs up, or you do: {call.command('resume', '--due')}"
+        return Check("workers", "note", f"{who} drives runs, but {seen.words}", then)
+    if seen.alive is False:
+        then = "the next engine that opens the journal strikes it off"
+        return Check("workers", "note", f"{who} is left over: {seen.words}", then)
+    if seen.alive and stands_still(worker):
+        text = f"{who} lives, but its event loop stands still: it renews its lease, and does nothing"
+        return Check("workers", "wrong", text, "look at what that process does; ended, its runs are taken up elsewhere")
+    if seen.alive or not worker.holds:
+        return Check("workers", "ok" if seen.alive else "note", f"{who}: {seen.words}")
+    return _elsewhere(call, tables, worker, f"{who} drives runs: {seen.words}")
+
+
+def _elsewhere(call: Call, tables: Tables, worker: Worker, what: str) -> Check:
+    """Of a worker that cannot be seen from here: only what it wrote tells of it."""
+    silent = max(call.now() - tables.first("last_sign", worker=worker.no)[0], 0)
+    text = f"{what}; it last wrote something {age(silent)} ago, by its own clock"
+    if silent <= _LEASES * worker.lease:
+        return Check("workers", "note", f"{text}, and its lease is {length(worker.lease)}")
+    then = "an engine that is open here takes its runs up, once it has seen nothing of it for one lease"
+    return Check("workers", "note", f"{text}: with a lease of {length(worker.lease)}, it looks dead", then)
+
+
+def _wal(_call: Call, _tables: Tables, journal: Journal) -> Iterator[Check]:
     try:
         number = os.stat(f"{journal.path}-wal").st_size  # noqa: PTH116 - never by opening it
     except OSError:
@@ -318,39 +269,6 @@ def _wal(_tables: Tables, journal: Journal) -> Iterator[Check]:
         yield Check("wal", "wrong", f"{size(number)} are not written back", then)
     else:
         yield Check("wal", "ok", size(number))
-
-
-def _readers(path: str) -> Iterator[Check]:
-    """Who has been reading for a while, where the system tells."""
-    first = _holders(path)
-    if first is None:
-        return
-    if first:
-        time.sleep(0.2)
-    stayed = first & (_holders(path) or set())
-    for pid in sorted(stayed):
-        yield Check("readers", "note", f"process {pid} reads all the time, and keeps the WAL from being written back")
-    if not stayed:
-        yield Check("readers", "ok", "nobody stays in a read transaction")
-
-
-def _holders(path: str) -> set[int] | None:
-    """The processes that hold a reader's lock now; None where that cannot be seen."""
-    try:
-        seen = os.stat(f"{path}-shm")  # noqa: PTH116
-        with open("/proc/locks", encoding="ascii") as file:  # noqa: PTH123
-            lines = [line.split() for line in file]
-    except (OSError, ValueError):
-        return None
-    place = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}:{seen.st_ino}"
-    found: set[int] = set()
-    for words in lines:
-        # 1: POSIX  ADVISORY  READ 1234 fd:01:5678 123 123
-        if len(words) != 8 or (words[1], words[3], words[5]) != ("POSIX", "READ", place):  # noqa: PLR2004
-            continue
-        if int(words[6]) in _READ_LOCKS and int(words[4]) != os.getpid():
-            found.add(int(words[4]))
-    return found
 
 
 COMMANDS = {"doctor": Command(_arguments, _run)}

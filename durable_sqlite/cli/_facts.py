@@ -56,6 +56,8 @@ class Facts(NamedTuple):
     questions: list[Question]
     children: list[Child]
     workers: list[Worker]
+    sign: int | None
+    """The last time that its owner wrote anything, by that one's clock."""
 
     @property
     def error(self) -> Error | None:
@@ -127,4 +129,5 @@ def gather(journal: Journal, tables: Tables, typed: str | int, *, entries: int, 
         questions=checked(Question, tables.all("questions", run=no, most=most, limit=_LISTED)),
         children=checked(Child, tables.all("children", run=no, limit=_LISTED)),
         workers=checked(Worker, tables.all("workers")),
+        sign=None if run.owner is None else (tables.first("last_sign", worker=run.owner) or (None,))[0],
     )

@@ -6,17 +6,18 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+from .._front import Front
 from ..engine import Engine
 from ._commands import Call
 from ._facts import EVERYTHING, Facts, gather
 from ._journal import Journal, Tables
 from ._payload import error_of
-from ._text import cells, instant, length
+from ._reasons import explain, tell
+from ._text import instant, length
 from ._trouble import BUSY, code_of_state
-from ._why import explain
 from ._words import liveness
 
-__all__ = ["Teller", "drive", "stands", "tell_end"]
+__all__ = ["Teller", "drive", "keep_driven", "stands", "tell_end"]
 
 _LOOK_EVERY = 0.1  # seconds between two looks at what was recorded
 _OPEN = 1_000
@@ -84,6 +85,13 @@ class Teller:
         return [f"  {instant(at, now)}  {text}" for at, text in sorted(found, key=lambda each: each[0])]
 
 
+def keep_driven(engine: Engine) -> set[str]:
+    """The ids of the runs that an engine which is not open yet will have driven; they are added while it is open."""
+    assert isinstance(engine.host, Front)
+    engine.host.driven = set()
+    return engine.host.driven
+
+
 async def drive(engine: Engine, teller: Teller | None, *, patience: int) -> None:
     """Drive until nothing is left to do now, and what comes by itself is further away than `patience` microseconds."""
     telling = asyncio.create_task(_tell(teller))
@@ -95,7 +103,7 @@ async def drive(engine: Engine, teller: Teller | None, *, patience: int) -> None
             left = None if due is None else (due - datetime.now(UTC)).total_seconds()  # noqa: TID251 - a person's clock
             if left is None or left > patience / 1_000_000:
                 break
-            # The end of a child may have made its parent ready just now; it is taken up in one of the next turns.
+            # What has come due just now is taken up in one of the next turns.
             stuck = stuck + 1 if left <= 0 else 0
             await asyncio.sleep(max(left, 0) + _MOMENT)
     finally:
@@ -138,27 +146,12 @@ def tell_end(call: Call, path: str, facts: Facts, *, extra: dict[str, Any] | Non
         if facts.result is not None:
             out.line("  result  ", facts.result.text(_RESULT))
         return code
-    for line in _wrapped(reasons.text, min(out.width, 100)):
-        out.line(line)
-    if reasons.commands:
-        out.line()
-        for command in reasons.commands:
-            out.line("  ", (command, "strong"))
+    tell(call, reasons)
     return code
 
 
 _RESULT = 2_000
 """Characters of a result that are shown."""
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines: list[str] = []
-    for word in text.split(" "):
-        if lines and cells(lines[-1]) + 1 + cells(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
 
 
 def stands(journal: Journal, no: int) -> Facts:

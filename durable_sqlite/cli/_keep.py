@@ -82,15 +82,15 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _with_engine(call: Call, work: Callable[[Engine], Awaitable[Any]], *, any_version: bool = False) -> Any:
     """What `work` gives, with an engine that drives nothing on a journal that is there."""
-    from ._open import perform, plain_engine  # noqa: PLC0415 - a journal that is not there needs no engine
+    from ._open import opened, perform, plain_engine  # noqa: PLC0415 - a journal that is not there needs no engine
 
     engine = plain_engine(call, any_version=any_version)
 
-    async def opened() -> Any:
-        async with engine:
+    async def act() -> Any:
+        async with opened(engine):
             return await work(engine)
 
-    return perform(call, opened)
+    return perform(call, act)
 
 
 def _migrate(call: Call) -> int:
@@ -146,7 +146,7 @@ def _prune(call: Call) -> int:
 
 
 def _export(call: Call) -> int:
-    from ._show import document  # noqa: PLC0415
+    from ._document import document  # noqa: PLC0415
 
     with call.journal() as journal:
         facts = journal.read(lambda tables: gather(journal, tables, call.options.run, entries=-1, most=EVERYTHING))

@@ -205,14 +205,14 @@ def _each(
     """Do something with each that is meant; one that somebody else was faster with does not hold up the others."""
     path, ids = _chosen(call, word)
     from ..errors import WrongState  # noqa: PLC0415
-    from ._open import perform, plain_engine  # noqa: PLC0415
+    from ._open import opened, perform, plain_engine  # noqa: PLC0415
 
     engine = plain_engine(call)
     done: list[dict[str, Any]] = []
     refused: list[str] = []
 
     async def work() -> None:
-        async with engine:
+        async with opened(engine):
             for run_id in ids:
                 try:
                     keys = await act(engine.run(run_id))

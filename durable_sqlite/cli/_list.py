@@ -128,6 +128,10 @@ def _run(call: Call) -> int:
     _print(call.out, lines, path, now)
     if more:
         call.out.note(f"there are more: --limit {options.limit * 2}, or --limit 0 for all")
+    for line in lines:
+        if line.run.state not in ("completed", "cancelled"):
+            call.out.note(f"next: {call.command('why', line.run.id)}")
+            break
     return DONE
 
 

@@ -7,8 +7,8 @@ import argparse
 from ._commands import Call, Command
 from ._facts import EVERYTHING, Facts, gather
 from ._light import TYPE_CHECKING
-from ._payload import sample
-from ._rows import STOPPED, Question
+from ._payload import Payload
+from ._rows import STOPPED, Question, Stored, checked
 from ._text import instant, iso
 from ._trouble import DONE, REFUSED, Trouble
 
@@ -32,10 +32,11 @@ examples:
   echo true | durable_sqlite answer order-A1 Ready -
 """
 _SIGNAL = """\
-Where --app names your code, the message is held against its type; else it is stored as it is, and the run sets it aside
-if it does not fit.
+Without JSON it only shows what a message looks like, as far as that is known. Where --app names your code, the message is
+held against its type; else it is stored as it is, and the run sets it aside if it does not fit.
 
 examples:
+  durable_sqlite signal order-A1 Paid --app shop.flows
   durable_sqlite signal order-A1 Paid '{"receipt": "r-1"}'
   durable_sqlite signal order-A1 Paid '{"receipt": "r-1"}' --dedupe msg-17 --app shop.flows
 """
@@ -59,7 +60,9 @@ def _signal_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _SIGNAL
     parser.add_argument("run", metavar="ID", help=_RUN)
     parser.add_argument("name", metavar="NAME", help="the name of the signal")
-    parser.add_argument("message", metavar="JSON", help="the message, a JSON object; - reads it from standard input")
+    parser.add_argument(
+        "message", metavar="JSON", nargs="?", help="the message, a JSON object; - reads it from standard input"
+    )
     parser.add_argument("--dedupe", metavar="WORD", help="a second message with the same word changes nothing")
 
 
@@ -156,17 +159,25 @@ def _show(call: Call, facts: Facts, question: Question) -> None:
             }
         )
         return
+    from ._sample import sample  # noqa: PLC0415
+
     tell = out.line if only else out.note
     until = "" if question.deadline_at is None else f", until {instant(question.deadline_at, call.now())}"
     tell(f"{question.key} of run {run.id} asks{until}: {facts.payload(question).text(_SHOWN)}")
     if only:
         tell(f"  answer schema  {question.schema}")
-        out.line("  ", (call.command("answer", run.id, call.options.point, sample(question.schema)), "strong"))
+        key = [] if call.options.key is None else ["--key", call.options.key]
+        found = sample(question.schema)
+        if found is None:
+            tell("  an answer is typed as JSON behind the point; no example is known here")
+        else:
+            out.line("  ", (call.command("answer", run.id, call.options.point, found, *key), "strong"))
 
 
 def _hold_against_schema(value: Any, question: Question) -> None:
     import json  # noqa: PLC0415
 
+    from ._sample import sample  # noqa: PLC0415
     from ._schema import misfits  # noqa: PLC0415
 
     try:
@@ -178,7 +189,7 @@ def _hold_against_schema(value: Any, question: Question) -> None:
         raise Trouble(
             f"the answer does not fit what {question.key} asks for",
             *wrong,
-            f"an answer looks like {sample(question.schema)}",
+            *([] if (found := sample(question.schema)) is None else [f"an answer looks like {found}"]),
         )
 
 
@@ -197,6 +208,8 @@ def _signal(call: Call) -> int:
 
     check_name("the name of a signal", options.name)
     check_text("dedupe", options.dedupe)
+    if options.message is None:
+        return _show_message(call, facts)
     value = json_argument(options.message, "the message")
     if not isinstance(value, dict):
         raise Trouble(f'a message is a JSON object, such as {{"receipt": "r-1"}}, and not {options.message!r:.100}')
@@ -220,6 +233,67 @@ def _signal(call: Call) -> int:
         held,
         {"name": options.name, "checked_by": "type" if spec else None},
     )
+
+
+def _show_message(call: Call, facts: Facts) -> int:
+    """What a message of this name looks like: by its type, or by the last one that was sent to this run."""
+    from .._signals import known_signal  # noqa: PLC0415
+    from ._code import load_app  # noqa: PLC0415
+    from ._sample import sample  # noqa: PLC0415
+
+    run, name, out = facts.run, call.options.name, call.out
+    code = load_app(call)
+    spec = known_signal(name)
+    if spec is None and code is not None:
+        raise Trouble(f"{code.source} defines no signal {name!r}", *_known_signals())
+    import json  # noqa: PLC0415
+
+    schema = None if spec is None else json.dumps(spec.shape.json_schema())
+    last = _last_message(call, facts)
+    example = _as_typed(last) if schema is None else sample(schema)
+    waits = any(wait.kind == "signal" and wait.name == name for wait in facts.waits)
+    command = None if example is None else call.command("signal", run.id, name, example)
+    if out.json:
+        out.document(
+            {
+                "id": run.id,
+                "name": name,
+                "awaited": waits,
+                "schema": None if schema is None else json.loads(schema),
+                "last": None if last is None else last.document(),
+                "commands": [] if command is None else [command],
+            }
+        )
+        return DONE
+    out.line(f"run {run.id} {'waits' if waits else 'does not wait now'} for a message {name}")
+    if schema is not None:
+        out.line(f"  message schema  {schema}")
+    elif example is not None:
+        out.line("  one that was sent to it before is shown here")
+    else:
+        out.line("  what it has to hold is known to your code alone: name that with --app MODULE, and it is shown here")
+    if command is not None:
+        out.line("  ", (command, "strong"))
+    return DONE
+
+
+def _as_typed(sent: Payload | None) -> str | None:
+    """A stored message as it is typed; None where it is not known, or too long for a line."""
+    if sent is None or sent.size > _SHOWN:
+        return None
+    value = sent.document().get("value")
+    import json  # noqa: PLC0415
+
+    return json.dumps(value) if isinstance(value, dict) else None
+
+
+def _last_message(call: Call, facts: Facts) -> Payload | None:
+    name = call.options.name
+    with call.journal() as journal:
+        found = journal.read(
+            lambda tables: checked(Stored, tables.all("last_message", run=facts.run.no, name=name, most=EVERYTHING))
+        )
+    return Payload(found[0].size, found[0].data, facts.codec) if found else None
 
 
 def _known_signals() -> list[str]:
@@ -248,10 +322,10 @@ def _of_type(shape: Shape[Any], value: Any, what: str, name: str) -> bytes:
 
 
 def _send(call: Call, path: str, code: Code | None, send: Callable[[Host], Awaitable[None]]) -> None:
-    from ._open import make_engine, perform  # noqa: PLC0415
+    from ._open import make_engine, opened, perform  # noqa: PLC0415
 
     async def work() -> None:
-        async with make_engine(path, code) as engine:
+        async with opened(make_engine(path, code)) as engine:
             await send(engine.host)
 
     perform(call, work)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 
-from ._commands import TABLE, Call, Entry, load
+from ._commands import TABLE, Call, Command, Entry, load
 from ._light import TYPE_CHECKING
 from ._out import Out, OutputLost
 from ._trouble import DONE, INTERRUPTED, NO_OUTPUT, USAGE, Trouble, trouble_of
@@ -41,6 +42,7 @@ examples:
   durable_sqlite why @                        why the newest run does not move
   durable_sqlite list --status failed --json  for a program
 """
+_HINT = re.compile(f"`{_PROGRAM} ([a-z]+)`")
 _WITH_VALUE = ("--db", "--app")
 
 
@@ -101,7 +103,16 @@ def _run(words: Sequence[str]) -> int:
         chosen = parser.parse_args([*options, *rest])
     except SystemExit as done:  # --help has been printed
         return done.code if isinstance(done.code, int) else DONE
-    return command.run(Call(chosen, Out(json=chosen.json)))
+    return _carry_out(command, Call(chosen, Out(json=chosen.json)))
+
+
+def _carry_out(command: Command, call: Call) -> int:
+    try:
+        return command.run(call)
+    except (BrokenPipeError, OutputLost):
+        raise
+    except Exception as error:  # noqa: BLE001 - of a command that was understood, more is known
+        return _tell(error, call)
 
 
 def _before_the_command(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -163,18 +174,31 @@ class _Parser(argparse.ArgumentParser):
 # Output --------------------------------------------------------------------------------------------------------------
 
 
-def _tell(error: Exception) -> int:
+def _tell(error: Exception, call: Call | None = None) -> int:
     if os.environ.get("DURABLE_SQLITE_TRACEBACK") == "1":
         import traceback  # noqa: PLC0415 - for developers
 
         traceback.print_exception(error)
-    trouble = trouble_of(error)
+    trouble = trouble_of(error, journal=None if call is None else _named(call))
     first, *rest = trouble.what.split("\n")
     out = Out()
     out.note(f"{_PROGRAM}: {first}")
     for line in (*rest, *trouble.then):
-        out.note(f"  {line}")
+        out.note(f"  {line if call is None else _about_the_same(line, call)}")
     return trouble.code
+
+
+def _named(call: Call) -> str | None:
+    """The journal that was meant, if any was."""
+    try:
+        return call.db().value
+    except (Trouble, OSError, ValueError):
+        return None
+
+
+def _about_the_same(line: str, call: Call) -> str:
+    """A hint whose command can be typed as it is shown: about the journal that was named."""
+    return _HINT.sub(lambda found: f"`{call.command(found[1])}`", line)
 
 
 def _never_fail_to_encode(*streams: TextIO | None) -> None:

@@ -9,8 +9,8 @@ import logging
 import re
 import sqlite3
 import sys
-from collections.abc import Callable, Collection, Coroutine, Generator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +19,14 @@ from ._code import Code
 from ._commands import Call
 from ._out import Out
 from ._text import cells, safe
-from ._trouble import REFUSED, Trouble
+from ._trouble import BUSY, REFUSED, Trouble
 
-__all__ = ["as_json", "heard", "json_argument", "make_engine", "perform", "plain_engine", "reason_of", "who"]
+__all__ = ["as_json", "heard", "json_argument", "make_engine", "opened", "perform", "plain_engine", "reason_of", "who"]
 
 T = TypeVar("T")
 
 _ENGINE = "name your own engine, or a function that makes it, with --app MODULE:ATTR"
+_WHILE = 30.0  # seconds
 _BEFORE, _BEHIND = 40, 30
 """Characters that are shown around a fault."""
 
@@ -79,6 +80,23 @@ class _Stranger:
     def _refusal(self, size: int) -> Trouble:
         what = f"a value of {size} bytes of this journal needs its codec {self.name}"
         return Trouble(what, _ENGINE, code=REFUSED)
+
+
+@asynccontextmanager
+async def opened(engine: Engine) -> AsyncGenerator[Engine]:
+    """The engine while it is open. A worker waits for a locked journal for as long as it takes; a person does not.
+
+    Raises:
+        Trouble: It could not be opened in a while.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(_WHILE):
+                await stack.enter_async_context(engine)
+        except TimeoutError:
+            what = f"{engine.path} could not be opened within {_WHILE:g} s; what it waited for is told above"
+            raise Trouble(what, "see to that, and try again", code=BUSY) from None
+        yield engine
 
 
 def perform(call: Call, work: Callable[[], Coroutine[Any, Any, T]]) -> T:

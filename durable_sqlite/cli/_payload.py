@@ -8,7 +8,7 @@ from ._text import size
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["Error", "Payload", "declared_words", "error_of", "sample"]
+__all__ = ["Error", "Payload", "declared_words", "error_of"]
 
 _CAUSES = 30
 """Errors that are shown of one chain."""
@@ -122,41 +122,3 @@ def declared_words(payload: Payload) -> str:
         return f"{str(stored['class']).rpartition('.')[2]}({arguments})"
     except (ValueError, TypeError, KeyError, RecursionError):
         return payload.text(200)
-
-
-# Answers -------------------------------------------------------------------------------------------------------------
-
-_OF_TYPE: dict[str, Any] = {"string": "…", "integer": 0, "number": 0.5, "boolean": True, "null": None, "array": []}
-
-
-def sample(schema: str) -> str:
-    """An example of what a JSON schema asks for, as JSON on one line, to be changed by whoever types it."""
-    import json  # noqa: PLC0415
-
-    try:
-        document: Any = json.loads(schema)
-        return json.dumps(_sample(document, document, 6), ensure_ascii=False)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return "…"
-
-
-def _sample(part: Any, whole: Any, depth: int) -> Any:
-    facts: dict[str, Any] = part
-    if not isinstance(part, dict) or depth == 0:
-        return None
-    known = [facts[name] for name in ("const", "default") if name in facts]
-    known += [facts[name][0] for name in ("examples", "enum") if facts.get(name)]
-    if known:
-        return known[0]
-    for name in ("anyOf", "oneOf", "allOf"):
-        if facts.get(name):
-            return _sample(facts[name][0], whole, depth - 1)
-    if "$ref" in facts:
-        found = whole
-        for step in str(facts["$ref"]).removeprefix("#/").split("/"):
-            found = found[step]
-        return _sample(found, whole, depth - 1)
-    if facts.get("type") == "object":
-        fields: dict[str, Any] = facts.get("properties", {})
-        return {name: _sample(fields.get(name), whole, depth - 1) for name in facts.get("required", fields)}
-    return _OF_TYPE.get(str(facts.get("type")))

@@ -104,7 +104,7 @@ def _refuse_held(call: Call, facts: Facts, path: str) -> None:
 def _drive(call: Call, path: str, facts: Facts) -> int:
     from ._code import load_app, load_origin  # noqa: PLC0415 - the engine is imported with it
     from ._follow import Teller, drive, stands, tell_end  # noqa: PLC0415
-    from ._open import make_engine, perform  # noqa: PLC0415
+    from ._open import make_engine, opened, perform  # noqa: PLC0415
 
     run, options = facts.run, call.options
     code = load_app(call) or load_origin(call, run.workflow, run.origin)
@@ -114,7 +114,7 @@ def _drive(call: Call, path: str, facts: Facts) -> int:
 
     async def work() -> Sequence[str]:
         # Whoever reads lets go first: whoever closes last takes the WAL away, and can only do that if it may write.
-        async with engine:
+        async with opened(engine):
             with call.journal() as journal:
                 teller = Teller(call, journal, run.no)
                 again = await _begin(call, engine, run.id)
@@ -162,12 +162,11 @@ def _say_from_where(call: Call, facts: Facts) -> None:
 
 def _resume_due(call: Call) -> int:
     from ._code import load_app, load_origin  # noqa: PLC0415
-    from ._follow import drive  # noqa: PLC0415
-    from ._open import make_engine, perform  # noqa: PLC0415
+    from ._follow import drive, keep_driven  # noqa: PLC0415
+    from ._open import make_engine, opened, perform  # noqa: PLC0415
 
     with call.journal() as journal:
         path = journal.path
-        before = journal.read(lambda tables: tables.first("last_change")[0] or 0)
         origins = journal.read(lambda tables: tables.all("origins_under_way"))
     code = load_app(call)
     codes: list[Code] = [] if code is None else [code]
@@ -176,16 +175,20 @@ def _resume_due(call: Call) -> int:
             codes.append(load_origin(call, workflow, origin))
         except Trouble as trouble:
             call.out.note(f"runs of {workflow} are left alone: {trouble.what}", "; ".join(("", *trouble.then)))
+    ours: set[str] = set()
     if codes:
         engine = make_engine(path, codes[-1], drive=True)
+        ours = keep_driven(engine)
 
         async def work() -> None:
-            async with engine:
+            async with opened(engine):
                 await drive(engine, None, patience=call.options.stay)
 
         perform(call, work)
+    import json  # noqa: PLC0415
+
     with call.journal() as journal:
-        driven = journal.read(lambda tables: tables.all("states_since", since=before))
+        driven = journal.read(lambda tables: tables.all("states_of", ids=json.dumps(sorted(ours))))
         due, left = journal.read(lambda tables: tables.first("next_time"))
     return _tell_due(call, driven, due, left)
 

@@ -78,6 +78,8 @@ class Run(NamedTuple):
     owner: int | None
     epoch: int
     deaths: int
+    survived: int
+    """How many outcomes there were when an owner died last; 0 also where none has died."""
     interrupted: int
     deadline_at: int | None
     deadline_inherited: int

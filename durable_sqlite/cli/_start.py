@@ -77,7 +77,7 @@ def _start(call: Call) -> int:
     path, options = _path(call), call.options
     from ._code import need_app  # noqa: PLC0415 - where there is no journal, no code is loaded
     from ._follow import Teller, drive, stands, tell_end  # noqa: PLC0415
-    from ._open import json_argument, make_engine, perform  # noqa: PLC0415
+    from ._open import json_argument, make_engine, opened, perform  # noqa: PLC0415
 
     tags = dict(_tag(each) for each in options.tag)
     given = json_argument(options.input, "the input")
@@ -88,7 +88,7 @@ def _start(call: Call) -> int:
     engine = make_engine(path, code, drive=options.wait, only=[] if options.wait else None)
 
     async def work() -> tuple[str, bool, int]:
-        async with engine:
+        async with opened(engine):
             run = await chosen.options(engine=engine).start(*args, **kwargs)
             with call.journal() as journal:
                 no = journal.read(lambda tables: journal.find(tables, run.id)).no
@@ -149,6 +149,8 @@ def _parameters(workflow: Workflow[..., Any]) -> str:
 
 def _work(call: Call) -> int:
     path = _path(call)
+    import asyncio  # noqa: PLC0415
+
     from ._code import need_app  # noqa: PLC0415
     from ._open import make_engine, perform  # noqa: PLC0415
 
@@ -157,11 +159,17 @@ def _work(call: Call) -> int:
         raise Trouble(f"{code.source} defines no workflow, so there is nothing to drive")
     engine = make_engine(path, code, drive=True)
 
+    def begin() -> None:
+        names = sorted(code.workflows)
+        what = f"process {os.getpid()} drives {plural(len(names), 'workflow')} of {path}: {', '.join(names)}"
+        call.out.note(f"{what}; SIGTERM or Ctrl-C lets it end")
+        if call.out.json:
+            call.out.document({"process": os.getpid(), "journal": path, "workflows": names}, lines=True)
+            call.out.flush()
+
     async def work() -> None:
         async with engine:
-            names = ", ".join(sorted(code.workflows))
-            what = plural(len(code.workflows), "workflow")
-            call.out.note(f"process {os.getpid()} drives {what} of {path}: {names}; SIGTERM or Ctrl-C lets it end")
+            asyncio.get_running_loop().call_soon(begin)  # by its turn, signals are heard
             await engine.serve(drain=call.options.drain / 1_000_000)
 
     perform(call, work)

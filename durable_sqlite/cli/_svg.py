@@ -107,8 +107,12 @@ def _rect(bar: Bar, found: Chart, sides: tuple[float, float], y: int, *, height:
 
 def _cross(bar: Bar, found: Chart, left: float, right: float, y: int) -> str:
     x = min(max(_x(bar.start, found, left, right), left + 6), right - 6)
-    lines = f"M{x - 5:.1f} {y + 6}L{x + 5:.1f} {y + 16}M{x + 5:.1f} {y + 6}L{x - 5:.1f} {y + 16}"
-    return f'<path d="{lines}" stroke="{_COLOURS["crash"]}" stroke-width="2.5"><title>{_escape(bar.words)}</title></path>\n'
+    return _two_strokes(x, y + 6, f"<title>{_escape(bar.words)}</title>")
+
+
+def _two_strokes(x: float, y: int, title: str = "") -> str:
+    lines = f"M{x - 5:.1f} {y}L{x + 5:.1f} {y + 10}M{x + 5:.1f} {y}L{x - 5:.1f} {y + 10}"
+    return f'<path d="{lines}" stroke="{_COLOURS["crash"]}" stroke-width="2.5">{title}</path>\n'
 
 
 def _legend(found: Chart, y: int) -> Iterator[str]:
@@ -116,7 +120,10 @@ def _legend(found: Chart, y: int) -> Iterator[str]:
     x = float(_PAD)
     for kind, words in KINDS.items():
         if kind in used:
-            yield f'<rect x="{x:.1f}" y="{y - 10}" width="14" height="10" fill="{_COLOURS[kind]}"/>\n'
+            if kind == "crash":
+                yield _two_strokes(x + 7, y - 10)
+            else:
+                yield f'<rect x="{x:.1f}" y="{y - 10}" width="14" height="10" fill="{_COLOURS[kind]}"/>\n'
             yield _text(x + 20, y, words, "faint")
             x += 20 + len(words) * _CHAR + 18
 

@@ -21,7 +21,7 @@ __all__ = ["COMMANDS", "draw"]
 
 _EPILOG = """\
 Bars show what the journal holds: when an attempt began and ended, and since when something is waited for. What runs now
-is known to its process alone; a crash is marked while the run has recorded nothing since.
+is known to its process alone. A crash is marked at what was recorded last before it; the journal keeps the last one.
 
 examples:
   durable_sqlite timeline @
@@ -32,6 +32,8 @@ _ASCII = {"work": "#", "failed": "x", "wait": ":", "back_off": ".", "run": "-", 
 _STYLES = {"work": "good", "failed": "bad", "wait": "warn", "back_off": "faint", "run": "faint", "crash": "bad"}
 _NARROWEST = 10
 """Columns that the bars have at least."""
+_NOTES = 30
+"""Columns of what stands behind the bars, where they are few."""
 _OVER = ("run", "back_off", "wait", "work", "failed", "crash")
 """What is drawn later covers what lies below it."""
 
@@ -69,11 +71,12 @@ def draw(out: Out, found: Chart, now: int) -> None:
     width = out.width
     labels = [f"{'  ' * row.depth}{safe(row.label)}" for row in found.rows]
     notes = [_note(row) for row in found.rows]
-    left = min(max(map(cells, labels), default=0), max(width // 3, 12))
-    right = min(max(map(cells, notes), default=0), max(width - left - 4 - _NARROWEST, 0))
+    left = min(max(map(cells, labels), default=0), max(width * 3 // 10, 12))
+    spare = width - left - 4
+    right = min(max(map(cells, notes), default=0), max(_NOTES, spare - width // 2), max(spare - _NARROWEST, 0))
     room = max(width - left - right - 4, _NARROWEST)
     glyphs = _GLYPHS if out.unicode else _ASCII
-    out.line((found.title, "strong"))
+    out.line((cut(safe(found.title), width), "strong"))
     out.line(*_axis(found, left, room, now))
     for row, label, note in zip(found.rows, labels, notes, strict=True):
         out.line(
@@ -108,7 +111,7 @@ def _axis(found: Chart, left: int, room: int, now: int) -> tuple[str, ...]:
     first, last = instant(found.start, now), instant(found.end, now)
     span = f"{length(found.end - found.start)} in all"
     middle = room - len(first) - len(last)
-    between = span.center(middle) if middle > len(span) else " " * max(middle, 1)
+    between = span.center(middle) if middle > len(span) + 1 else " " * max(middle, 1)
     return (" " * left, "  ", first, between, last)
 
 

@@ -57,6 +57,16 @@ _OF_ERROR = {
     "DurableError": REFUSED,
 }
 
+_NOT_ALLOWED = (
+    "see that you may write the journal and its folder: each engine that is open keeps a small file of its own there"
+)
+_MOVES = {
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+    errno.ENOSPC: "free some space, and try again",
+    errno.EDQUOT: "free some space, or raise the quota, and try again",
+}
 _BUSY_CODES = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _DAMAGE_CODES = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -111,7 +121,8 @@ def trouble_of(error: Exception, *, journal: str | None = None) -> Trouble:
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         where = "" if error.filename is None else f"{error.filename}: "
-        return Trouble(f"{where}{what}", code=BUSY if error.errno == errno.EAGAIN else REFUSED)
+        then = [_MOVES[error.errno]] if error.errno in _MOVES else []
+        return Trouble(f"{where}{what}", *then, code=BUSY if error.errno == errno.EAGAIN else REFUSED)
     return Trouble(
         f"this is an error of durable_sqlite itself: {type(error).__name__}: {error}",
         "run it again with DURABLE_SQLITE_TRACEBACK=1 to see where, and report it with what you see",

@@ -15,9 +15,10 @@ from typing import TextIO
 
 from .._records import HistoryEntry
 from ..engine import Engine
+from ._trouble import Trouble
 from .demo_order import RUN_ID
 
-__all__ = ["run_demo"]
+__all__ = ["Shown", "run_demo"]
 
 _STEPS = ("reserve", "price", "charge", "pack", "ship")
 _KILL_AT = "charge#1"
@@ -33,14 +34,40 @@ class _Effect:
     recovered: bool
 
 
-def run_demo(keep: str | None, *, out: TextIO) -> int:
-    """Show it on `out`; 0 if everything held that it says."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What came of it.
+
+    Args:
+        processes: The one that was killed, and the one that went on.
+        result: Of the run.
+        checks: What it says, and whether that held.
+    """
+
+    processes: tuple[int, int]
+    result: str
+    checks: tuple[tuple[str, bool], ...]
+
+    @property
+    def held(self) -> bool:
+        """Whether all of it held."""
+        return all(held for _, held in self.checks)
+
+
+def run_demo(keep: str | None, *, out: TextIO) -> Shown:
+    """Show it on `out`.
+
+    Raises:
+        Trouble: There is a demo in the folder already, or none can be made there.
+    """
     if keep is not None:
         folder = Path(keep)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise Trouble(f"{folder} is no folder", "name another one with --keep") from None
         if (folder / "demo.db").exists():
-            print(f"{folder / 'demo.db'} is there already: name another folder", file=sys.stderr)
-            return 2
+            raise Trouble(f"{folder / 'demo.db'} is there already", "name another folder with --keep")
         return _Demo(folder, out).show()
     with tempfile.TemporaryDirectory(prefix="durable_sqlite-demo-") as temporary:
         return _Demo(Path(temporary), out).show()
@@ -52,7 +79,7 @@ class _Demo:
         self._log = folder / "effects.log"
         self._out = out
 
-    def show(self) -> int:
+    def show(self) -> Shown:
         """The whole demo."""
         self._say(f"A workflow of five steps: {', '.join(_STEPS)}.")
         self._say(f"Its journal is one SQLite file: {self._journal}")
@@ -63,7 +90,7 @@ class _Demo:
         second, result = self._second_process()
         self._tell_second(before, second)
         self._say(f"  result: {result}")
-        return self._judge(before, first, second)
+        return Shown((first, second), result, self._judge(before, first, second))
 
     def _first_process(self) -> int:
         process = self._start()
@@ -104,7 +131,7 @@ class _Demo:
                 )
                 self._say(f"  {_name(effect)} {again}")
 
-    def _judge(self, before: list[HistoryEntry], first: int, second: int) -> int:
+    def _judge(self, before: list[HistoryEntry], first: int, second: int) -> tuple[tuple[str, bool], ...]:
         effects = self._effects()
         recorded = {entry.key for entry in before}
         runs = Counter(effect.key for effect in effects)
@@ -129,7 +156,7 @@ class _Demo:
         )
         for held, what in checks:
             self._say(f"  {'yes' if held else 'NO '}  {what}")
-        return 0 if all(held for held, _ in checks) else 1
+        return tuple((what, held) for held, what in checks)
 
     def _effects(self) -> list[_Effect]:
         return [_parse(line) for line in self._log.read_text().splitlines()]

@@ -7,7 +7,7 @@
 -- name: run_select
 SELECT
     runs.no, id, uid, workflow, origin, version, state, reason, created_at, updated_at, ended_at, due_at, owner, epoch,
-    deaths, interrupted, deadline_at, deadline_inherited, cancel_at, cancel_reason, cancel_by,
+    deaths, survived, interrupted, deadline_at, deadline_inherited, cancel_at, cancel_reason, cancel_by,
     pause_at, pause_reason, pause_by, status, progress_done, progress_total,
     (SELECT p.id FROM durable_runs AS p WHERE p.no = runs.parent), parent_key, detached, discarded_at, failed_keys,
     changed
@@ -97,6 +97,11 @@ SELECT count(*) FROM durable_waits WHERE run = :run;
 SELECT no, name, sent_at, dedupe, error, length(payload), substr(payload, 1, :most) FROM durable_signals
 WHERE run = :run AND taken_by IS NULL ORDER BY no LIMIT :limit;
 
+-- The last one of a name, whether it was taken or not, that was not set aside as wrong.
+-- name: last_message
+SELECT length(payload), substr(payload, 1, :most) FROM durable_signals
+WHERE run = :run AND name = :name AND error IS NULL ORDER BY no DESC LIMIT 1;
+
 -- name: questions
 SELECT key, name, schema, asked_at, deadline_at, answered_at, answered_by, closed_at, error,
     length(payload), substr(payload, 1, :most), length(answer), substr(answer, 1, :most)
@@ -107,6 +112,11 @@ SELECT no, id, workflow, state, reason, created_at, ended_at, parent_key FROM du
 WHERE parent = :run ORDER BY no LIMIT :limit;
 
 -- The journal -----------------------------------------------------------------------------------------------------------
+
+-- The runs that no engine goes on with, because what is stored of them is not what was written, and nobody has seen to.
+-- name: damaged_runs
+SELECT id FROM durable_runs
+WHERE state IN ('failed', 'parked') AND discarded_at IS NULL AND reason = 'damaged' ORDER BY no;
 
 -- name: meta_value
 SELECT value FROM durable_meta WHERE name = :name;
@@ -120,6 +130,14 @@ FROM durable_workers AS workers WHERE no = :no;
 SELECT no, name, pid, started_at, fenced, host, lease, beat_at, ticked_at,
     EXISTS (SELECT 1 FROM durable_runs WHERE owner = workers.no)
 FROM durable_workers AS workers ORDER BY no;
+
+-- The last time that a worker wrote anything with a time: a lease is renewed by whatever its worker writes, and a time is noted
+-- only where it has nothing else to write.
+-- name: last_sign
+SELECT max(coalesce(w.beat_at, w.started_at), coalesce((
+    SELECT max(max(r.updated_at, coalesce((SELECT max(recorded_at) FROM durable_entries WHERE run = r.no), 0)))
+    FROM (SELECT no, updated_at FROM durable_runs WHERE owner = :worker LIMIT 1000) AS r), 0))
+FROM durable_workers AS w WHERE w.no = :worker;
 
 -- Moves with each commit of another connection; nothing is read besides.
 -- name: pulse
@@ -185,10 +203,10 @@ SELECT EXISTS (
 SELECT DISTINCT workflow, origin FROM durable_runs
 WHERE state IN ('pending', 'running', 'suspended') AND origin <> '' ORDER BY workflow, origin;
 
--- What changed since, as it stands now.
--- name: states_since
-SELECT id, workflow, state FROM durable_runs INDEXED BY durable_runs_by_change
-WHERE changed > :since ORDER BY changed, no;
+-- How these stand now, those that changed last last.
+-- name: states_of
+SELECT id, workflow, state FROM durable_runs
+WHERE id IN (SELECT value FROM json_each(:ids) AS w) ORDER BY changed, no;
 
 -- When the next run goes on by itself, and how many could at once.
 -- name: next_time

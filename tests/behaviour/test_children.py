@@ -269,6 +269,42 @@ def test_many_children_find_room_one_after_the_other(max_resident: int) -> None:
     assert sorted(effects) == [str(number) for number in range(8)]
 
 
+def test_join_does_not_return_between_the_end_of_a_child_and_its_parent_s_going_on() -> None:
+    @step
+    async def wait() -> None:
+        await go.wait()
+
+    @workflow
+    async def child() -> str:
+        await wait()
+        return "done"
+
+    @workflow
+    async def parent() -> str:
+        done = await child()
+        effects.append("went on")
+        return done
+
+    go = asyncio.Event()
+
+    async def scenario() -> None:
+        async with Engine(":memory:") as engine:
+            for rounds in range(1, 11):  # which turn of the loop comes first is not the same each time
+                go.clear()
+                run = await parent.start()
+                async for info in run.watch():
+                    if info.state is State.SUSPENDED:
+                        break
+                joined = asyncio.create_task(engine.join())
+                await asyncio.sleep(0)  # it waits now
+                go.set()
+                await joined
+                assert effects == ["went on"] * rounds
+                assert (await run.info()).state is State.COMPLETED
+
+    asyncio.run(scenario())
+
+
 def test_a_body_knows_its_own_run_and_not_its_parent_s() -> None:
     @workflow
     async def child() -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from durable_sqlite._clock import SystemClock
-from durable_sqlite._sqlite import connect, migrate
+from durable_sqlite._sqlite import connect, migrate, statements, sums, verify
+from durable_sqlite._sqlite.rows import Tables
 
 __all__ = ["HOUR", "MINUTE", "SECOND", "Maker", "error", "every_state", "hostile", "made"]
 
@@ -145,7 +146,7 @@ class Maker:
 
 @contextmanager
 def made(path: Path) -> Generator[Maker]:
-    """A new journal at `path`, as the migrations make it; what is written in the block is there after it."""
+    """A new journal at `path`, as an engine makes it; what is written in the block is there after it, and summed."""
     path.touch(mode=0o600)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         known = migrate.read(migrate.find())
@@ -153,7 +154,11 @@ def made(path: Path) -> Generator[Maker]:
         connection.execute("INSERT OR IGNORE INTO durable_meta (name, value) VALUES ('codec', '')")
         connection.execute("BEGIN")
         yield Maker(connection)
+        connection.execute("INSERT INTO durable_meta (name, value) VALUES ('identity', '00112233445566ff')")
+        tables = Tables(connection, statements.load())
+        verify.remember_schema(tables)
         connection.execute("COMMIT")
+        sums.fill(tables)
 
 
 REVIEW = json.dumps(

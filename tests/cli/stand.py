@@ -25,10 +25,12 @@ class Stand:
             [sys.executable, "shop.py", *words], cwd=self.folder, env=environment(), capture_output=True, check=False
         ).returncode
 
-    def type(self, *words: str | Path, codes: tuple[int, ...] = (0,), **variables: str) -> Said:
+    def type(
+        self, *words: str | Path, codes: tuple[int, ...] = (0,), by: tuple[str | Path, ...] = (), **variables: str
+    ) -> Said:
         """Type a command about the journal."""
         env = {"DURABLE_SQLITE_DB": "runs.db", **variables}
-        return durable_sqlite(*words, cwd=self.folder, env=env, codes=codes)
+        return durable_sqlite(*words, cwd=self.folder, env=env, codes=codes, by=by)
 
     def state(self, run: str) -> str:
         """How a run stands."""

@@ -12,7 +12,17 @@ from typing import Any, NamedTuple
 
 from tests.support.house import ROOT
 
-__all__ = ["Said", "durable_sqlite", "environment"]
+__all__ = ["Said", "durable_sqlite", "environment", "traces"]
+
+_TRACES = (
+    "Traceback",
+    "Exception ignored",
+    "never retrieved",
+    "never awaited",
+    "Logging error",
+    f"{ROOT}/durable_sqlite/",
+)
+"""What Python and asyncio say where an error is let go of, and where the lines of a traceback of ours would lie."""
 
 
 class Said(NamedTuple):
@@ -38,15 +48,24 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "TZ": "UTC", **more}
 
 
+def traces(text: str) -> list[str]:
+    """What of an output is a traceback of ours, or the rest of one."""
+    return [trace for trace in _TRACES if trace in text]
+
+
 def durable_sqlite(
-    *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, codes: tuple[int, ...] = (0,)
+    *arguments: str | Path,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    codes: tuple[int, ...] = (0,),
+    by: tuple[str | Path, ...] = (),
 ) -> Said:
-    """Run a command; what it said. Its exit code is one of `codes`, and it shows no traceback."""
-    command = [sys.executable, "-m", "durable_sqlite", *map(str, arguments)]
+    """Run a command, or a program that becomes it; what it said. Its exit code is one of `codes`, and it shows no traceback."""
+    command = [*map(str, by), sys.executable, "-m", "durable_sqlite", *map(str, arguments)]
     done = subprocess.run(
         command, cwd=cwd, env=environment(**(env or {})), capture_output=True, text=True, timeout=60, check=False
     )
     said = Said(done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in said.out + said.err, said.err
+    assert traces(said.out + said.err) == [], said.err
     assert said.code in codes, said
     return said

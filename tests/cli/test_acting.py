@@ -5,11 +5,9 @@ from __future__ import annotations
 import getpass
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from durable_sqlite.cli._schema import misfits
 from tests.cli.stand import Stand
 from tests.cli.support import Said, durable_sqlite
 
@@ -98,33 +96,6 @@ def test_what_is_no_answer_is_refused_and_nothing_stored(
     assert waiting.state("order-1") == "suspended"
 
 
-def test_a_schema_is_looked_at_in_the_main() -> None:
-    schema: dict[str, Any] = {
-        "$defs": {"Size": {"enum": ["S", "L"]}},
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["size"],
-        "properties": {
-            "size": {"$ref": "#/$defs/Size"},
-            "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
-            "parts": {"type": "array", "items": {"type": "integer"}},
-            "kind": {"const": "a"},
-        },
-    }
-    assert misfits({"size": "L", "note": None, "parts": [1, 2.0], "kind": "a"}, schema) == []
-    assert misfits([], schema) == ["$: it takes object, not array"]
-    assert misfits({"size": "M", "note": 3, "parts": [1, True], "kind": "b", "x": 1}, schema) == [
-        "$.size: it is one of 'S', 'L'",
-        "$.note: it takes string, not integer",
-        "$.parts[1]: it takes integer, not boolean",
-        "$.kind: it is 'a'",
-        "$.x: there is no such field; there are size, note, parts, kind",
-    ]
-    assert misfits({}, schema) == ["$.size: it is required"]
-    assert misfits(1, {"$ref": "#"}) == []
-    assert misfits(1, True) == []
-
-
 # Messages ------------------------------------------------------------------------------------------------------------
 
 
@@ -134,6 +105,21 @@ def test_a_message_reaches_the_run(waiting: Stand) -> None:
     assert "not held against its type" in said.err
     assert '"r-1"' in waiting.type("resume", "pay-1").out
     assert "is completed, so it takes no message" in waiting.type("signal", "pay-1", "Paid", "{}", codes=(6,)).err
+
+
+def test_without_a_message_it_is_shown_what_one_looks_like_as_far_as_that_is_known(waiting: Stand) -> None:
+    said = waiting.type("signal", "pay-1", "Paid")
+    assert "run pay-1 waits for a message Paid" in said.out
+    assert "known to your code alone: name that with --app MODULE" in said.out
+    typed = waiting.type("signal", "pay-1", "Paid", "--app", "shop")
+    assert '"receipt"' in typed.out
+    command = """durable_sqlite signal pay-1 Paid '{"receipt": "text"}'"""
+    assert typed.out.splitlines()[-1].strip() == command
+    waiting.type("signal", "pay-1", "Paid", '{"receipt": "r-9"}')
+    document = waiting.type("signal", "pay-1", "Paid", "--json").data
+    assert document["commands"] == ["""durable_sqlite signal pay-1 Paid '{"receipt": "r-9"}'"""]
+    assert (document["awaited"], document["schema"], document["last"]["value"]) == (True, None, {"receipt": "r-9"})
+    assert "defines no signal 'Pade'" in waiting.type("signal", "pay-1", "Pade", "--app", "shop", codes=(2,)).err
 
 
 def test_with_the_code_a_message_is_held_against_its_type(waiting: Stand) -> None:

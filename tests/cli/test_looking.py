@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import sqlite3
@@ -18,9 +19,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from durable_sqlite._liveness import Lifeline, side_file, this_start
-from durable_sqlite.cli import _trouble
+from durable_sqlite._records import Kind, Reason, State
+from durable_sqlite.cli import _trouble, main
 from durable_sqlite.cli._commands import TABLE
-from durable_sqlite.cli._doctor import has_wal_reset_bug
 from tests.cli.journals import MINUTE, SECOND, made
 from tests.cli.support import Said, durable_sqlite, environment
 from tests.support.house import ROOT, started
@@ -79,6 +80,8 @@ def test_list_says_that_there_are_more_and_when_nothing_fits(shop: Path) -> None
     assert "there are more: --limit 4" in few.err
     assert len(few.out.splitlines()) == 3
     assert len(look(shop, "list", "--limit", "0").out.splitlines()) == 16
+    assert f"next: durable_sqlite why run-paused --db {shop}" in few.err
+    assert look(shop, "list", "--status", "completed").err == ""
     nothing = look(shop, "list", "--workflow", "nobody")
     assert (nothing.out, nothing.err) == ("", f"no run of {shop} fits\n")
 
@@ -220,9 +223,9 @@ def test_a_run_has_to_be_named_and_be_there(shop: Path, command: str) -> None:
         (
             "run-asks",
             ["waits for an answer to Review (Review#1), since", "until", "(in 1 h 5", 'It asks: {"cents":1200}. An answer'],
-            """answer run-asks Review '{"granted": true, "by": "…"}'""",
+            """answer run-asks Review '{"granted": true, "by": "you"}'""",
         ),
-        ("run-listens", ["waits for a message Paid (Paid#1)"], "signal run-listens Paid '{…}'"),
+        ("run-listens", ["waits for a message Paid (Paid#1)"], "signal run-listens Paid"),
         ("run-sleeps", ["waits for its sleep", "(in 5", "by itself then, while a worker is open; none is open here now"], None),
         ("run-overslept", ["That time came at", "No worker is open here", "(shop.flows:order)"], "resume run-overslept"),
         (
@@ -294,6 +297,7 @@ def test_why_tells_a_live_owner_from_one_that_has_died(tmp_path: Path) -> None:
         alive = flat(look(path, "why", "r"))
         assert f"is driven by worker 1 (process {os.getpid()}): it lives." in alive
         assert f"end process {os.getpid()}" in alive
+        assert "It renews a lease of 15 s, and last wrote something at" in alive
         assert look(path, "list", "--json").data["runs"][0]["worker"]["alive"] is True
         lifeline.release()
         dead = flat(look(path, "why", "r"))
@@ -309,14 +313,53 @@ def test_why_sees_that_a_live_owner_hangs(tmp_path: Path) -> None:
         assert "its event loop stands still" in doctor.out
 
 
-def test_why_does_not_guess_about_a_worker_elsewhere(tmp_path: Path) -> None:
+def test_why_tells_when_a_lease_elsewhere_ends_and_guesses_nothing(tmp_path: Path) -> None:
     with made(tmp_path / "far.db") as make:
-        worker = make.worker("far", host="another machine", lease=20 * SECOND)
-        make.run("r", "running", owner=worker, epoch=1)
-    said = flat(look(tmp_path / "far.db", "why", "r"))
+        worker = make.worker("far", host="another machine", lease=20 * MINUTE)
+        no = make.run("held", "running", owner=worker, epoch=1)
+        make.entry(no, "step#1", 1, ago=5 * MINUTE)
+        silent = make.worker("silent", host="another machine", lease=20 * SECOND)
+        make.run("silent", "running", owner=silent, epoch=1)
+    said = flat(look(tmp_path / "far.db", "why", "held"))
+    assert "is driven by worker 1" in said
     assert "on another machine" in said
-    assert "Its lease is 20 s" in said
+    assert re.search(
+        r"It last wrote something at [\d:]+ \(5 min.* ago\), so its lease of 20 min ends at [\d:]+ \(in 14 min", said
+    )
+    assert "takes the run over once it has itself seen nothing of it for that long" in said
     assert "resume" not in said
+    said = flat(look(tmp_path / "far.db", "why", "silent"))
+    assert re.search(r"its lease of 20 s ended at [\d:]+ \(9 min", said)
+
+
+def test_each_state_each_reason_and_each_kind_of_wait_has_words_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "all.db"
+    kinds = [Kind.STEP, Kind.TRANSACTION, *(kind for kind in Kind if kind.waits and kind is not Kind.CANCEL)]
+    with made(path) as make:
+        for reason in Reason:
+            make.run(f"for-{reason}", "parked", reason=reason)
+        for kind in kinds:
+            make.wait(make.run(f"waits-{kind}"), "a#1", kind, ago=MINUTE, until=MINUTE, target="other")
+        worker = make.worker("w", host="another machine")
+        for state in State:
+            more: dict[State, dict[str, Any]] = {
+                State.RUNNING: {"owner": worker, "epoch": 1},
+                State.PAUSED: {"pause_at": make.now, "pause_by": "ada", "pause_reason": "lunch"},
+            }
+            make.run(f"is-{state}", state, **more.get(state, {}))
+
+    def why(run: str) -> str:
+        assert main(["why", run, "--db", str(path), "--json"]) == 0
+        return str(json.loads(capsys.readouterr().out)["text"])
+
+    for reason in Reason:
+        assert f"because {reason} ({reason})" not in why(f"for-{reason}")
+    for kind in kinds:
+        assert f"waits for {kind} a (a#1)" not in why(f"waits-{kind}")
+    for state in State:
+        assert why(f"is-{state}") != f"Run is-{state} of workflow order is {state}."
 
 
 _AT_WORK = """
@@ -393,7 +436,37 @@ def test_a_timeline_draws_attempts_apart_hatches_waits_and_indents_children(shop
 def test_a_timeline_marks_a_crash(shop: Path) -> None:
     said = look(shop, "timeline", "run-held", PYTHONUTF8="1")
     assert "†" in said.out
-    assert "its process has died" in said.out
+    assert "running  died" in said.out
+
+
+def test_a_crash_stays_marked_where_it_was_after_the_run_went_on(tmp_path: Path) -> None:
+    path = tmp_path / "crashes.db"
+    with made(path) as make:
+        no = make.run("went-on", "completed", ago=10 * MINUTE, survived=2, ended_at=make.now - 6 * MINUTE)
+        for number, ago in enumerate((9, 8, 7, 6), start=1):
+            make.entry(no, f"step#{number}", number, ago=ago * MINUTE)
+        no = make.run("forgot", "completed", survived=3)
+        make.entry(no, "step#1", 1, ago=9 * MINUTE)
+        no = make.run("loops", "parked", ago=10 * MINUTE, deaths=5, survived=1, reason="crash_loop")
+        make.entry(no, "step#1", 1, ago=9 * MINUTE)
+        make.attempt(no, "charge#1", 1, ago=8 * MINUTE, again=SECOND)
+        make.run("never", "completed")
+
+    def of(run: str, *words: str) -> tuple[list[dict[str, Any]], str]:
+        rows = look(path, "timeline", run, "--json", *words).data["rows"]
+        return [bar for row in rows for bar in row["bars"] if bar["kind"] == "crash"], rows[0]["note"]
+
+    [crash], note = of("went-on")
+    entries = look(path, "show", "went-on", "--json").data["entries"]
+    assert (crash["start"], note) == (entries[1]["recorded_at"], "crashed")
+    assert "†" in look(path, "timeline", "went-on", PYTHONUTF8="1").out.splitlines()[2]
+    assert of("went-on", "--rows", "2") == ([], "crashed")  # it lies before what is drawn
+    assert of("forgot") == ([], "crashed")
+    assert "crashes    its process died after outcome 2, and it went on" in look(path, "show", "went-on").out
+    [crash], note = of("loops")
+    attempts = look(path, "show", "loops", "--json").data["trying"][0]["attempts"]
+    assert (crash["start"], note) == (attempts[0]["ended_at"], "5 crashes")
+    assert of("never") == ([], "")
 
 
 def test_a_timeline_needs_no_more_than_ascii(shop: Path) -> None:
@@ -547,94 +620,6 @@ def test_stats_counts(shop: Path) -> None:
     assert (data["dead_letters"], data["questions"], data["messages"]) == (3, 1, 1)
     assert data["file_bytes"] == data["pages"] * data["page_bytes"] == shop.stat().st_size
     assert data["workers"][0]["alive"] is False
-
-
-def _checks(said: Said) -> dict[str, tuple[str, str]]:
-    return {check["name"]: (check["level"], check["text"]) for check in said.data["checks"]}
-
-
-def test_doctor_finds_a_sound_journal_sound(shop: Path) -> None:
-    said = look(shop, "doctor")
-    assert said.out.splitlines()[-1] == "nothing is wrong"
-    assert "integrity_check: ok" in said.out
-    data = look(shop, "doctor", "--json").data
-    assert data["sound"] is True
-    checks = {check["name"]: check["level"] for check in data["checks"]}
-    assert {checks[name] for name in ("permissions", "mode", "schema", "structure", "references", "wal")} == {"ok"}
-    assert checks["workers"] == "note"
-
-
-def test_doctor_names_what_is_wrong(shop: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.db"
-    shutil.copy(shop, bad)
-    bad.chmod(0o644)
-    with closing(sqlite3.connect(bad, isolation_level=None)) as connection:
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA journal_mode = DELETE").fetchall()
-        connection.execute("INSERT INTO durable_run_tags VALUES (999, 'a', 'b')")
-    said = look(bad, "doctor", "--json", codes=(1,))
-    checks = _checks(said)
-    assert checks["permissions"] == ("wrong", f"others may open {bad} (mode 0644)")
-    assert checks["mode"][0] == "wrong"
-    assert checks["references"] == (
-        "wrong",
-        "1 row of durable_run_tags belong to a row of durable_runs that is not there",
-    )
-    assert look(bad, "doctor", codes=(1,)).out.splitlines()[-1] == "3 things are wrong"
-
-
-def test_doctor_says_that_a_journal_is_damaged_instead_of_giving_up(shop: Path, tmp_path: Path) -> None:
-    data = bytearray(shop.read_bytes())
-    data[3 * 4096 : 8 * 4096] = b"\xaa" * (5 * 4096)
-    (tmp_path / "damaged.db").write_bytes(data)
-    (tmp_path / "damaged.db").chmod(0o600)
-    said = look(tmp_path / "damaged.db", "doctor", codes=(1,))
-    assert "WRONG  structure" in said.out
-    assert "restore a backup" in said.out
-
-
-def test_doctor_looks_at_an_older_journal_too(shop: Path, tmp_path: Path) -> None:
-    shutil.copy(shop, tmp_path / "old.db")
-    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    assert "durable_sqlite migrate" in look(tmp_path / "old.db", "doctor").out
-
-
-def test_doctor_names_who_stays_in_a_read_transaction(shop: Path, tmp_path: Path) -> None:
-    if not Path("/proc/locks").exists():
-        pytest.skip("this system does not tell who holds which lock")
-    path = tmp_path / "read.db"
-    shutil.copy(shop, path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
-        reader.execute("UPDATE durable_runs SET status = 'x' WHERE no = 1")
-        reader.execute("BEGIN")
-        reader.execute("SELECT * FROM durable_runs").fetchall()
-        said = look(path, "doctor", "--json")
-    assert _checks(said)["readers"] == (
-        "note",
-        f"process {os.getpid()} reads all the time, and keeps the WAL from being written back",
-    )
-
-
-@pytest.mark.parametrize(
-    ("version", "affected"),
-    [
-        ((3, 6, 23), False),
-        ((3, 7, 0), True),
-        ((3, 40, 1), True),
-        ((3, 44, 5), True),
-        ((3, 44, 6), False),
-        ((3, 45, 0), True),
-        ((3, 50, 6), True),
-        ((3, 50, 7), False),
-        ((3, 51, 0), True),
-        ((3, 51, 2), True),
-        ((3, 51, 3), False),
-        ((3, 53, 0), False),
-    ],
-)
-def test_doctor_knows_which_versions_of_sqlite_have_the_bug(version: tuple[int, ...], affected: bool) -> None:
-    assert has_wal_reset_bug(version) is affected
 
 
 @pytest.mark.parametrize("command", ["stats", "doctor", "watch"])

@@ -12,7 +12,7 @@ import pytest
 from durable_sqlite.cli._commands import TABLE
 from tests.cli.journals import HOSTILE
 from tests.cli.stand import Stand
-from tests.cli.support import durable_sqlite
+from tests.cli.support import durable_sqlite, traces
 from tests.support.house import python
 
 pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
@@ -92,7 +92,7 @@ def _odd_words(stand: Stand, shop: Path, *, seed: int, rounds: int) -> None:
     for line in lines:
         words, code, out, err = json.loads(line)
         assert code in _CODES, (words, code, out, err)
-        assert "Traceback" not in out + err, words
+        assert traces(out + err) == [], words
         assert _harmful(out + err) == [], words
 
 

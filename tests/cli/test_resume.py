@@ -107,6 +107,44 @@ def test_all_that_is_due_is_driven_and_the_next_time_is_said(crashed: Stand) -> 
     assert again["next_due"] is not None
 
 
+_OURS = """
+import subprocess, sys
+from durable_sqlite import step, workflow
+
+@step
+def meanwhile():
+    subprocess.run([sys.executable, "theirs.py"], check=True)
+
+@workflow
+async def ours():
+    await meanwhile()
+"""
+_THEIRS = """
+import asyncio
+from durable_sqlite import Engine, workflow
+
+@workflow
+async def theirs():
+    return 1
+
+async def main():
+    async with Engine("runs.db"):
+        await theirs.options(id="theirs")()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.campaign  # three processes, one in the other
+def test_what_others_drive_meanwhile_is_not_said_to_be_driven_here(stand: Stand) -> None:
+    (stand.folder / "ours.py").write_text(_OURS)
+    (stand.folder / "theirs.py").write_text(_THEIRS)
+    stand.type("start", "ours", "--id", "mine", "--create", "--app", "ours")
+    said = stand.type("resume", "--due", "--app", "ours", "--json")
+    assert said.data["driven"] == [{"id": "mine", "workflow": "ours", "state": "completed"}]
+    assert stand.state("theirs") == "completed"
+
+
 # Which code ----------------------------------------------------------------------------------------------------------
 
 

@@ -60,12 +60,14 @@ def test_a_killed_run_is_brought_to_its_end_by_the_printed_hints_alone(tmp_path:
     assert "charge#1  step" in resumed.err
     assert "waits for an answer to Review" in resumed.out
     answer = _hint(resumed)
-    assert answer == 'durable_sqlite answer order-A1 Review \'{"granted": true, "by": "…"}\' --db orders.db'
-    answered = type_it(answer.replace("…", "you"))
+    assert answer == 'durable_sqlite answer order-A1 Review \'{"granted": true, "by": "you"}\' --db orders.db'
+    answered = type_it(answer)
     done = type_it(_hint(answered))
     assert "order-A1 has completed" in done.out
     assert '"the teapot is on its way, granted by you"' in done.out
     timeline = type_it("durable_sqlite timeline @ --db orders.db")
     assert all(step in timeline.out for step in ("reserve#1", "charge#1", "Review#1"))
+    assert "†" in timeline.out.splitlines()[2]
+    assert "completed  crashed" in timeline.out
     assert typed == _shown()
     assert not [path for path in tmp_path.iterdir() if path.name.endswith("-wal")]  # nobody has it open

@@ -21,7 +21,7 @@ import pytest
 from durable_sqlite._findings import Finding, FindingKind
 from durable_sqlite._records import IfExists
 from durable_sqlite._sqlite import SqliteJournal
-from durable_sqlite._sqlite.mark import Mark, mark_file
+from durable_sqlite._sqlite.mark import Mark, Seen, glance, mark_file
 from tests.sqlite.faults import opened
 from tests.support.journals import begin, entry, new_message, new_run
 
@@ -55,6 +55,20 @@ def test_the_largest_number_of_any_worker_counts(tmp_path: Path) -> None:
     for worker, latest in ((1, 5), (2, 9), (3, 7), (2, 8)):
         write(tmp_path / "m", worker, latest)
     assert latest_of(tmp_path / "m") == 8
+
+
+def test_who_does_not_keep_a_mark_reads_the_same_and_makes_none(tmp_path: Path) -> None:
+    assert glance(str(tmp_path / "m"), OWN) is None
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path / "m", 1, 5)
+    mark = Mark(str(tmp_path / "m"))
+    try:
+        mark.take(OWN, 2)
+        mark.write(9)
+        assert glance(str(tmp_path / "m"), OWN) == mark.look(OWN) == Seen(9, ())
+        assert glance(str(tmp_path / "m"), OTHER) == Seen(0, (OWN,))
+    finally:
+        mark.close()
 
 
 @pytest.mark.parametrize("byte", range(32))
