@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from unittest.mock import patch
 
-from durable_sqlite._sqlite import connect
+from durable_sqlite._sqlite import SqliteJournal, connect
 from durable_sqlite._sqlite.checkpoints import Checkpoints
 from durable_sqlite._sqlite.writer import Writer
 from tests.campaigns.fleet.mutants import an_answer_comes_before_the_commit, rows_and_outcome_are_two_commits
@@ -68,11 +69,25 @@ def the_mark_comes_before_the_commit() -> Generator[None]:
         yield
 
 
+def a_step_begins_before_it_is_announced() -> AbstractContextManager[object]:
+    """The body of an at-most-once step does not wait for the commit that says that it may begin."""
+    intend = SqliteJournal.intend
+
+    def mutant(self: SqliteJournal, *args: Any, **how: Any) -> asyncio.Future[None]:
+        intend(self, *args, **how)
+        early: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        early.set_result(None)
+        return early
+
+    return patch.object(SqliteJournal, "intend", mutant)
+
+
 MUTANTS: dict[str | None, Mutant] = {
     None: Mutant(nullcontext),
     "an_answer_comes_before_the_commit": Mutant(an_answer_comes_before_the_commit),
     "normal_for_full": Mutant(normal_for_full),
     "a_checkpoint_does_not_sync": Mutant(a_checkpoint_does_not_sync),
     "the_mark_comes_before_the_commit": Mutant(the_mark_comes_before_the_commit),
+    "a_step_begins_before_it_is_announced": Mutant(a_step_begins_before_it_is_announced),
     "rows_and_outcome_are_two_commits": Mutant(rows_and_outcome_are_two_commits),
 }

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from random import Random
 
+from .disk import Disk
 from .life import World, live
 from .mutants import MUTANTS
 from .tape import Tape
@@ -41,7 +42,16 @@ def record(folder: Path, seed: int, *, synchronous: str, mutant: str | None, run
     environment = os.environ | {"PYTHONPATH": str(_ROOT)}
     subprocess.run([*program, *([mutant] if mutant else [])], check=True, cwd=_ROOT, env=environment)
     tape: Tape = pickle.loads((folder / "tape").read_bytes())
+    disk = Disk(tape)
+    disk.play(len(tape.ops))
+    there = _files(folder / "disk")
+    assert disk.as_it_is() == there, "the tape does not tell all that was done to the files"
     return tape
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """All but the shared memory, which is no matter of the disk."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if not path.name.endswith("-shm")}
 
 
 def _main() -> None:
@@ -54,7 +64,7 @@ def _main() -> None:
     options = parser.parse_args()
     disk: Path = options.folder / "disk"
     said = tuple((options.folder / "said").read_text(encoding="utf-8").splitlines())
-    start = {path.name: path.read_bytes() for path in sorted(disk.iterdir())}
+    start = _files(disk)
     recorder = Recorder(disk)
     recorder.install()
     world = World(recorder.say, [line.split(" ")[2] for line in said if line.startswith("effect ")])

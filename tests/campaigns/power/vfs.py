@@ -108,7 +108,8 @@ class Recorder:
         """What C has pointers to."""
         self._tables: dict[int, _Methods] = {}
         for path in sorted(folder.iterdir()):
-            self._number(path.name)
+            if self._is_here(str(path)):
+                self._number(path.name)
 
     def say(self, line: str) -> None:
         """Put a line of the log on the tape."""
