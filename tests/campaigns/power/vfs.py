@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ def why_not() -> str | None:
     """Why nothing can be recorded here; None where it can be."""
     if not Path("/dev/shm").is_dir() or os.name != "posix":
         return "needs Linux: what a system does to its files is recorded there"
+    if not hasattr(sqlite3.Connection, "serialize"):
+        return "this Python has a sqlite3 that does not give out the pages of a database"
     try:
         _ = _library().sqlite3_vfs_register
     except (AttributeError, OSError) as error:
