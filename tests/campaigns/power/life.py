@@ -26,7 +26,7 @@ from tests.support.restarts import die
 __all__ = ["World", "finish", "live", "open_engine"]
 
 _UNFINISHED = (State.PENDING, State.RUNNING, State.SUSPENDED)
-_PATIENCE = 60.0  # seconds after which something hangs
+_PATIENCE = 600.0  # seconds after which something hangs: this may be the last of many processes
 _LARGEST_PAYMENT = 12_000  # bytes: some pages
 
 
@@ -92,6 +92,7 @@ def open_engine(path: Path, synchronous: Any, chance: Random) -> TracedEngine:
         workflows=WORKFLOWS,
         synchronous=synchronous,
         unload_after=chance.choice((0, 0.02, 5)),
+        lease=3600,  # it is alone, and may have to wait for the processor for long
         max_recoveries=1_000_000,  # deaths come early on purpose: no run is to be parked for that
     )
     engine._journal_options["checkpoint_bytes"] = chance.choice((20_000, 60_000, 200_000))

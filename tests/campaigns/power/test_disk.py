@@ -25,6 +25,7 @@ def of_db(images: list[dict[str, bytes]]) -> set[bytes]:
 def test_what_was_synced_is_there() -> None:
     assert of_db(left(Write(1, 0, _NEW), Sync(1, 1))) == {_NEW}
     assert of_db(left(Truncate(1, 100), Sync(1, 1))) == {_OLD[:100]}
+    assert of_db(left(Write(1, 0, _NEW), Sync(1, 1), Write(1, 0, _NEWER), Sync(1, 3))) == {_NEWER}
 
 
 def test_what_was_written_while_a_sync_was_under_way_may_be_missing() -> None:
@@ -45,8 +46,9 @@ def test_bytes_beside_those_that_are_written_stay() -> None:
         assert image[:300] + image[1300:] == _OLD[:300] + _OLD[1300:]
 
 
-def test_of_two_writes_to_one_place_the_first_may_be_the_last() -> None:
+def test_of_two_changes_the_first_may_be_the_last() -> None:
     assert {_OLD, _NEW, _NEWER} < of_db(left(Write(1, 0, _NEW), Write(1, 0, _NEWER)))
+    assert _OLD[:100] + bytes(8092) + _NEW in of_db(left(Write(1, 8192, _NEW), Truncate(1, 100)))
 
 
 def test_a_later_file_may_be_there_and_an_earlier_one_not() -> None:

@@ -31,7 +31,7 @@ from .tape import Said
 
 __all__ = ["Trial", "second_opinion"]
 
-_PATIENCE = 60.0  # seconds after which a run that does not end has a fault
+_PATIENCE = 600.0  # seconds after which a run that does not end has a fault
 _TOLD = frozenset({FindingKind.WENT_BACK, FindingKind.OTHER_JOURNAL})
 """What may be found where the last acknowledged commits may be lost: that they are."""
 
