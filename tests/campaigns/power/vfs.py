@@ -163,9 +163,10 @@ class Recorder:
             self._own.folder = found == 0
             return found
 
-        assert put(at, b"openDirectory", self._c(_OPEN_DIRECTORY, opens_directory)) == 0
         self._kept.append(mine)
-        assert library.sqlite3_vfs_register(ctypes.byref(mine), 1) == 0
+        refused = put(at, b"openDirectory", self._c(_OPEN_DIRECTORY, opens_directory))
+        refused = refused or library.sqlite3_vfs_register(ctypes.byref(mine), 1)
+        assert refused == 0, refused
 
     def _c(self, kind: Any, function: Callable[..., int]) -> int:
         """The address of a function for C."""
