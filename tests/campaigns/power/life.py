@@ -43,6 +43,8 @@ class World:
         self.process = 0
         """Which process of all lives this is: one that was cut off, or killed, is not the one after it."""
         self.effects = list(effects or ())
+        self.heard = True
+        """Whether what the engine says of errors is noted."""
 
     def note(self, word: str, *facts: object) -> None:
         """A line of the log."""
@@ -81,6 +83,8 @@ class _Complaints(logging.Handler):
         self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self._world.heard:
+            return
         error = record.exc_info[1] if record.exc_info else None
         self._world.note("complaint", f"{record.getMessage()} {error!r}"[:500])
 
@@ -125,7 +129,9 @@ async def live(world: World, path: Path, chance: Random, synchronous: str, runs:
             await engine.__aexit__(None, None, None)
         else:
             world.note("killing", world.process)
+            world.heard = False  # the dead do not complain; only what plays them may
             await die(engine)
+            world.heard = True
 
 
 def _first(world: World) -> int:
