@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ APPLICATION_ID = 0x44755271  # "DuRq", read as a signed number of 32 bits
 MEMORY = ":memory:"
 CHECKPOINT_BYTES = 4 * 1024 * 1024
 _PATIENCE = 5.0  # seconds
+_JOURNAL_HEADER = struct.Struct(">8s8xI")  # of SQLite's rollback journal: magic, and how many pages there were before
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _OLDEST_SQLITE = (3, 37, 0)  # STRICT tables
 
 
@@ -61,7 +64,7 @@ def inspect(path: str, failpoint: Callable[[str], None], *, network: bool = Fals
             return
         # A creation that was cut short leaves an empty file behind, and another process may be in the middle of one:
         # there is nothing in it that could be harmed.
-        if Path(path).stat().st_size == 0:
+        if Path(path).stat().st_size == 0 or _is_undone(path):
             return
         # "immutable" reads the first page and nothing else: no lock, no WAL, no shared memory, no trace.
         with closing(sqlite3.connect(uri(path, "mode=ro&immutable=1"), uri=True)) as connection:
@@ -90,6 +93,19 @@ def _create(path: str) -> bool:
     finally:
         os.close(folder)
     return True
+
+
+def _is_undone(path: str) -> bool:
+    """Whether the first transaction on the file was cut short: SQLite will undo it when it opens the file, down to nothing.
+
+    Until then a power cut may have left any part of the first page, so the file itself does not tell what it is.
+    """
+    try:
+        with Path(f"{path}-journal").open("rb") as journal:  # SQLite holds no locks on that one
+            header: tuple[bytes, int] = _JOURNAL_HEADER.unpack(journal.read(_JOURNAL_HEADER.size))
+    except (FileNotFoundError, struct.error):
+        return False
+    return header == (_JOURNAL_MAGIC, 0)
 
 
 def _check_owner(connection: sqlite3.Connection, path: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -100,6 +101,36 @@ def test_a_file_whose_creation_was_cut_short_becomes_a_journal(tmp_path: Path) -
     (tmp_path / "j.db").touch()
     open_and_close(tmp_path / "j.db")
     open_and_close(tmp_path / "j.db")
+
+
+@pytest.mark.parametrize("left", [b"", b"SQLite format 3\0" + bytes(600), bytes(4096), b"any sector, or none" * 90])
+def test_a_file_whose_creation_a_power_cut_left_in_pieces_becomes_a_journal(tmp_path: Path, left: bytes) -> None:
+    _cut_creation_short(tmp_path / "j.db")
+    (tmp_path / "j.db").write_bytes(left)
+    open_and_close(tmp_path / "j.db")
+    assert sorted(traces(tmp_path)) == ["j.db", "j.db-mark"]
+
+
+@pytest.mark.parametrize("length", [0, 8, 20, 27])
+def test_half_a_rollback_journal_makes_no_journal_of_a_strangers_file(tmp_path: Path, length: int) -> None:
+    _cut_creation_short(tmp_path / "j.db")
+    (tmp_path / "j.db").write_bytes(b"hello" * 100)
+    journal = tmp_path / "j.db-journal"
+    journal.write_bytes(bytes(8) + journal.read_bytes()[8:length])
+    with pytest.raises(NotAJournal):
+        open_and_close(tmp_path / "j.db")
+    assert (tmp_path / "j.db").read_bytes() == b"hello" * 100
+
+
+def _cut_creation_short(path: Path) -> None:
+    """Leave what a process leaves that dies in its first transaction: a file, and the way back to nothing."""
+    program = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "c.execute('PRAGMA cache_size = 1'); c.execute('BEGIN'); c.execute('CREATE TABLE t (x)'); "
+        "c.executemany('INSERT INTO t VALUES (?)', [('x' * 3000,)] * 50); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    assert (path.parent / f"{path.name}-journal").stat().st_size
 
 
 def test_a_checkpoint_that_was_cut_short_or_is_under_way_keeps_nobody_from_opening(tmp_path: Path) -> None:
