@@ -253,7 +253,9 @@ def test_schedules_are_drawn_and_print_as_what_repeats_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: strategies.runs(fulfil), lambda: strategies.faults("a"), strategies.schedules], ids=str
+    "make",
+    [lambda: strategies.runs(fulfil), lambda: strategies.faults("a"), strategies.schedules],
+    ids=["runs", "faults", "schedules"],
 )
 def test_where_hypothesis_is_missing_the_error_has_the_line_that_installs_it(
     make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
@@ -280,7 +282,7 @@ def test_all_that_the_kit_names_is_there_and_documented_and_nothing_else() -> No
     for name in kit.__all__:
         thing = getattr(kit, name)
         assert thing.__doc__, name
-    assert sorted(kit.__all__) == sorted(kit._HOMES)
+    assert sorted(kit.__all__) == sorted(kit._HOME_OF)
     assert set(kit.__all__) <= set(dir(kit))
     with pytest.raises(AttributeError, match="has no attribute 'Nobody'"):
         _ = kit.Nobody  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]

@@ -32,11 +32,11 @@ world: list[str] = []
 """What the steps did, as a program without the kit would see it."""
 
 
-class Go(Signal):
+class Go(Signal, name="kit-go"):
     word: str
 
 
-class Question(Suspend[str]):
+class Question(Suspend[str], name="kit-question"):
     text: str
 
 

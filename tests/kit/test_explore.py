@@ -255,7 +255,7 @@ def test_a_script_sends_what_it_sends_once_and_lets_time_pass_once(durable: Harn
 
     seen = durable.crash_everywhere(talks, script=script)
     assert seen.result == "one two three 1:00:00"
-    assert "the message Go" in seen.writes
+    assert "the message kit-go" in seen.writes
 
 
 def test_what_a_long_downtime_changes_is_found(durable: Harness) -> None:
@@ -269,7 +269,7 @@ def test_what_a_long_downtime_changes_is_found(durable: Harness) -> None:
 
 
 def test_a_run_that_does_not_end_asks_for_a_script(durable: Harness) -> None:
-    with pytest.raises(UsageError, match=r"hears does not end by itself: it waits for .*Go.*script="):
+    with pytest.raises(UsageError, match=r"hears does not end by itself: it waits for .*kit-go.*script="):
         durable.crash_everywhere(flows.hears)
 
 

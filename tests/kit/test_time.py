@@ -90,7 +90,7 @@ def test_a_step_that_hangs_runs_into_its_timeout(durable: Harness) -> None:
 
 def test_waiting_for_a_run_that_waits_for_a_message_says_what_it_waits_for(durable: Harness) -> None:
     run = durable.start(flows.hears)
-    with pytest.raises(Stuck, match=r"is suspended at 2023-11-14 22:13:25; it waits for .*Go"):
+    with pytest.raises(Stuck, match=r"is suspended at 2023-11-14 22:13:25; it waits for .*kit-go"):
         durable.result(run)
 
 
