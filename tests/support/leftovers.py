@@ -1,0 +1,90 @@
+"""Finds what a test has left behind: threads, tasks, descriptors, connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+__all__ = ["Leftovers"]
+
+_DESCRIPTORS = Path("/proc/self/fd")
+_PATIENCE = 5.0  # seconds for a thread that has done its work to be gone
+
+
+class Leftovers:
+    """What is there before a test, and what is there after it besides."""
+
+    def __init__(self) -> None:
+        self._connections: list[sqlite3.Connection] = []
+        self._threads: set[threading.Thread] = set()
+        self._tasks: set[int] = set()
+        self._descriptors: set[tuple[str, str]] = set()
+        self._before = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See every connection that is made from now on."""
+        connect: Callable[..., sqlite3.Connection] = sqlite3.connect
+
+        def noted(*args: Any, **how: Any) -> sqlite3.Connection:
+            connection = connect(*args, **how)
+            self._connections.append(connection)
+            return connection
+
+        with patch.object(sqlite3, "connect", noted):
+            yield
+
+    def begin(self) -> None:
+        """Before a test: what is there now is not its own."""
+        self._connections = [each for each in self._connections if _is_open(each)]
+        self._threads = set(threading.enumerate())
+        self._tasks = {id(task) for task in _tasks()}
+        self._descriptors = set(_descriptors())
+        self._before = len(self._connections)
+
+    def found(self) -> list[str]:
+        """After it: what it has left, in words. It is named once: the next test is not blamed for it."""
+        threads = [thread for thread in threading.enumerate() if thread not in self._threads]
+        for thread in threads:
+            thread.join(_PATIENCE)
+        return [
+            *(f"a thread: {thread!r}" for thread in threads if thread.is_alive()),
+            *(f"a task: {task!r}" for task in _tasks() if id(task) not in self._tasks),
+            *(f"a descriptor: {each}" for each in sorted(set(_descriptors()) - self._descriptors)),
+            *(f"a connection: {each!r}" for each in self._connections[self._before :] if _is_open(each)),
+        ]
+
+
+def _is_open(connection: sqlite3.Connection) -> bool:
+    try:
+        return connection.total_changes >= 0
+    except sqlite3.ProgrammingError:
+        return False
+
+
+def _tasks() -> list[asyncio.Task[Any]]:
+    """Tasks that could go on, whatever their loop; there is no public way to ask for those of a loop that has gone.
+
+    A body that was unloaded leaves tasks that nobody tells of their end: what they were to run has ended.
+    """
+    known: Any = getattr(asyncio.tasks, "_scheduled_tasks", None) or getattr(asyncio.tasks, "_all_tasks", ())
+    return [task for task in list(known) if not task.done() and getattr(task.get_coro(), "cr_frame", True) is not None]
+
+
+def _descriptors() -> list[tuple[str, str]]:
+    if not _DESCRIPTORS.is_dir():
+        return []  # elsewhere than on Linux, connections and threads have to do
+    found: list[tuple[str, str]] = []
+    for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - twice as fast, for every test
+        try:
+            found.append((name, str((_DESCRIPTORS / name).readlink())))
+        except OSError:  # that by which they are listed
+            continue
+    return found
