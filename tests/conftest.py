@@ -1,14 +1,21 @@
-"""What holds for all tests: Hypothesis is bounded and repeatable every day, new journals are made in one step, and no test
-leaves anything behind."""
+"""What holds for all tests: Hypothesis is bounded and repeatable every day, new journals are made in one step, no test leaves
+anything behind, and tests of behaviour may be played in another mode."""
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from durable_sqlite._sqlite import connect
-from tests.support.leftovers import Leftovers
-from tests.support.template import Template
+_HELPERS = ("behaviour", "campaigns", "cli", "codec", "conformance", "kill", "sqlite", "support")
+pytest.register_assert_rewrite(
+    *(f"tests.{name}" for name in _HELPERS)
+)  # it holds what they assert, also under `python -O`
+
+from durable_sqlite._sqlite import connect  # noqa: E402
+from tests.support.leftovers import Leftovers  # noqa: E402
+from tests.support.modes import MODES, Play  # noqa: E402
+from tests.support.template import Template  # noqa: E402
 
 settings.register_profile("everyday", derandomize=True, max_examples=60, deadline=None, database=None, print_blob=False)
 settings.register_profile(  # long, for campaigns: `--hypothesis-profile=long`
@@ -17,6 +24,8 @@ settings.register_profile(  # long, for campaigns: `--hypothesis-profile=long`
 settings.load_profile("everyday")
 
 _LEFTOVERS = pytest.StashKey[Leftovers]()
+_PLAY = pytest.StashKey[Play]()
+_BEHAVIOUR = Path(__file__).with_name("behaviour")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +55,40 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
     yield
     if found := item.config.stash[_LEFTOVERS].found():
         pytest.fail("the test has left behind:\n" + "\n".join(found), pytrace=False)
+
+
+# Modes ---------------------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mode", choices=MODES, default=MODES[0], help="how tests of behaviour use engines; see tests/support/modes.py"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_PLAY] = Play(config.getoption("--mode"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mode = config.stash[_PLAY].mode
+    for item in items:
+        for mark in item.iter_markers("contradicts"):
+            if mode in mark.args:
+                item.add_marker(pytest.mark.skip(reason=f"contradicts --mode={mode}: {mark.kwargs['reason']}"))
+
+
+@pytest.fixture(autouse=True)
+def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
+    if _BEHAVIOUR not in request.path.parents:
+        yield
+        return
+    with request.config.stash[_PLAY].on(request.node.nodeid):
+        yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    play = config.stash[_PLAY]
+    if play.counts:
+        counts = ", ".join(f"{name} {count:,}" for name, count in sorted(play.counts.items()))
+        terminalreporter.write_line(f"--mode={play.mode}: {counts}")

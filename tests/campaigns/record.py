@@ -40,8 +40,8 @@ class _Tee(io.TextIOBase):
         self._target.flush()
 
 
-def recorded(name: str, arguments: list[str], run: Any, options: Any) -> int:
-    """Run a campaign, and keep what it came to in `results/NAME.json`; its exit code."""
+def recorded(name: str, arguments: list[str], run: Any, options: Any, folder: Path = RESULTS) -> int:
+    """Run a campaign, and keep what it came to in `NAME.json`; its exit code."""
     began, tee = time.perf_counter(), _Tee(sys.stdout)
     with redirect_stdout(tee):
         came = run(options)
@@ -58,7 +58,7 @@ def recorded(name: str, arguments: list[str], run: Any, options: Any) -> int:
         "said": "".join(tee.kept).splitlines()[:_SAID],
         **(result.figures if result else {}),
     }
-    save(name, facts)
+    save(name, facts, folder)
     return code
 
 

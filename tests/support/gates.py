@@ -11,6 +11,7 @@ import pytest
 from durable_sqlite import Engine
 from durable_sqlite._records import NewAnswer, NewMessage
 from durable_sqlite._session import Session
+from tests.support.modes import driver_of
 from tests.support.stage import until
 
 __all__ = ["Gate", "answer_raw", "deaf", "eventually", "send_raw", "session_of"]
@@ -18,8 +19,14 @@ __all__ = ["Gate", "answer_raw", "deaf", "eventually", "send_raw", "session_of"]
 T = TypeVar("T")
 
 
+_OF_CLIENTS = frozenset({"start", "signal", "answer", "cancel", "pause", "resume", "terminate", "settle", "transact"})
+"""What an engine that drives nothing writes as well."""
+
+
 def session_of(engine: Engine) -> Session:
-    """What is open while the engine is."""
+    """What is open while the engine is; of two that stand for one, what the one that drives has open."""
+    if (pair := driver_of(engine)) is not None:
+        return pair.inside()
     assert engine._session is not None
     return engine._session
 
@@ -57,7 +64,10 @@ class Gate:
         self._reached = 0
         self._done = 0
         self._tasks: list[asyncio.Task[None]] = []
-        journal = session_of(engine).journal
+        session = session_of(engine)
+        if verb in _OF_CLIENTS and engine._session is not None:
+            session = engine._session
+        journal = session.journal
         self._verb: Callable[..., asyncio.Future[Any]] = getattr(journal, verb)
         patch.setattr(journal, verb, self._call)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from durable_sqlite._sqlite.link import Guardian
+
 __all__ = ["Leftovers"]
 
 _DESCRIPTORS = Path("/proc/self/fd")
@@ -51,7 +53,7 @@ class Leftovers:
 
     def found(self) -> list[str]:
         """After it: what it has left, in words. It is named once: the next test is not blamed for it."""
-        threads = [thread for thread in threading.enumerate() if thread not in self._threads]
+        threads = [each for each in threading.enumerate() if each not in self._threads and not _was_dismissed(each)]
         for thread in threads:
             thread.join(_PATIENCE)
         return [
@@ -60,6 +62,12 @@ class Leftovers:
             *(f"a descriptor: {each}" for each in sorted(set(_descriptors()) - self._descriptors)),
             *(f"a connection: {each!r}" for each in self._connections[self._before :] if _is_open(each)),
         ]
+
+
+def _was_dismissed(thread: threading.Thread) -> bool:
+    """A guardian of a journal that was closed ends at its next look, a second later: nothing can wake it."""
+    guardian = getattr(getattr(thread, "_target", None), "__self__", None)
+    return isinstance(guardian, Guardian) and guardian._dismissed
 
 
 def _is_open(connection: sqlite3.Connection) -> bool:

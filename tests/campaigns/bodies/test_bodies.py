@@ -24,7 +24,7 @@ def test_no_promise_is_broken_by_random_programs_with_crashes_unloads_and_cancel
         assert tally.counts[what] > _CASES // 10
 
 
-@pytest.mark.parametrize("rule", broken_rules(), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", list(broken_rules()), ids=lambda rule: rule.name)
 def test_each_rule_that_is_broken_on_purpose_is_noticed(rule: BrokenRule) -> None:
     assert rule.until_noticed() is not None
 

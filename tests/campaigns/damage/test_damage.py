@@ -24,6 +24,6 @@ def test_no_damage_is_silent_among_thousands() -> None:
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("rule", broken_rules(), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", list(broken_rules()), ids=lambda rule: rule.name)
 def test_a_checker_that_is_broken_on_purpose_is_noticed(rule: BrokenRule) -> None:
     assert rule.until_noticed() is not None

@@ -69,6 +69,6 @@ def test_an_engine_in_which_nothing_is_broken_is_blamed_for_nothing(tmp_path: Pa
     assert noticed("nothing", tmp_path, tries=3) is None
 
 
-@pytest.mark.parametrize("rule", broken_rules(), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", list(broken_rules()), ids=lambda rule: rule.name)
 def test_each_rule_that_is_broken_on_purpose_is_noticed(rule: BrokenRule) -> None:
     assert rule.until_noticed()

@@ -22,7 +22,7 @@ def test_no_promise_is_broken_by_random_programs_that_wait() -> None:
         assert tally.counts[what] > _CASES // 20
 
 
-@pytest.mark.parametrize("rule", broken_rules(), ids=lambda rule: rule.name)
+@pytest.mark.parametrize("rule", list(broken_rules()), ids=lambda rule: rule.name)
 def test_each_rule_that_is_broken_on_purpose_is_noticed(rule: BrokenRule) -> None:
     assert rule.until_noticed() is not None
 
