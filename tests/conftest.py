@@ -1,6 +1,9 @@
 """What holds for all tests: Hypothesis is bounded and repeatable every day, new journals are made in one step, no test leaves
 anything behind, and tests of behaviour may be played in another mode."""
 
+import os
+import sys
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -64,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--mode", choices=MODES, default=MODES[0], help="how tests of behaviour use engines; see tests/support/modes.py"
     )
+    parser.addoption("--record", action="store_true", help="keep what came of it, for the report of the campaigns")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -92,3 +96,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if play.counts:
         counts = ", ".join(f"{name} {count:,}" for name, count in sorted(play.counts.items()))
         terminalreporter.write_line(f"--mode={play.mode}: {counts}")
+    if config.getoption("--record"):
+        _record(terminalreporter, play, config)
+
+
+def _record(terminal: pytest.TerminalReporter, play: Play, config: pytest.Config) -> None:
+    from tests.campaigns.record import save  # noqa: PLC0415 - seldom needed
+
+    stats = terminal.stats
+    failed = [*stats.get("failed", []), *stats.get("error", [])]
+    save(
+        f"behaviour-{play.mode.replace('_', '-')}",
+        {
+            "campaign": f"tests of behaviour, {play.mode.replace('_', ' ')}",
+            "command": f"python -m pytest {' '.join(map(str, config.invocation_params.args))}",
+            "seconds": round(time.monotonic() - play.began, 1),
+            "passed": not failed,
+            "seeds": f"PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED', 'random')}, optimised {sys.flags.optimize}, "
+            f"development mode {sys.flags.dev_mode}",
+            "counts": {
+                "tests": len(stats.get("passed", [])),
+                "left out, because they contradict the mode": sum(
+                    "contradicts --mode" in str(each.longrepr) for each in stats.get("skipped", [])
+                ),
+                **play.counts,
+            },
+            "findings": [each.nodeid for each in failed],
+            "said": [],
+        },
+    )

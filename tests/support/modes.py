@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ class Play:
 
     mode: Mode
     counts: Counter[str] = field(default_factory=Counter[str])
+    began: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def on(self, test: str) -> Generator[None, None, None]:
@@ -194,7 +196,8 @@ def _in_pairs(play: Play, folder: Path, chance: Random) -> Generator[None, None,
     numbers = iter(range(1_000_000))
 
     async def entered(self: Engine) -> Engine:
-        if not self._drives or self._only is not None or "_is_driver" in vars(self) or self._front.state != "new":
+        stays = not self._drives or self._only is not None or "_is_driver" in vars(self) or self._front.state != "new"
+        if stays or type(self)._make_journal is not Engine._make_journal:
             return await enter(self)
         if self._path is None:
             self._path = folder / f"{next(numbers)}.db"
