@@ -42,7 +42,7 @@ class _Tee(io.TextIOBase):
 
 def recorded(name: str, arguments: list[str], run: Any, options: Any, folder: Path = RESULTS) -> int:
     """Run a campaign, and keep what it came to in `NAME.json`; its exit code."""
-    began, tee = time.perf_counter(), _Tee(sys.stdout)
+    began, tee, here = time.perf_counter(), _Tee(sys.stdout), environment()
     with redirect_stdout(tee):
         came = run(options)
     result = came if isinstance(came, Result) else None
@@ -57,6 +57,7 @@ def recorded(name: str, arguments: list[str], run: Any, options: Any, folder: Pa
         "findings": list(result.findings)[:_SAID] if result else [],
         "said": "".join(tee.kept).splitlines()[:_SAID],
         **(result.figures if result else {}),
+        "on": here,
     }
     save(name, facts, folder)
     return code
@@ -66,7 +67,7 @@ def save(name: str, facts: Mapping[str, Any], folder: Path = RESULTS) -> Path:
     """Write the record of a campaign, with what it ran on."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}.json"
-    text = json.dumps({**facts, "on": environment()}, indent=1, ensure_ascii=False)
+    text = json.dumps({"on": environment(), **facts}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
     return path
 

@@ -175,6 +175,8 @@ class _Pair:
     async def _be_replaced(self, driver: Engine) -> None:
         from tests.support.restarts import die_alone  # noqa: PLC0415 - it asks for pairs itself
 
+        # A process would have imported them; what is defined in a test cannot be.
+        self._known = list(_session_of(driver).worker._workflows.values())
         await die_alone(driver)
         self._play.counts["crashes"] += 1
         await self.open()

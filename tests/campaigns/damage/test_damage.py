@@ -18,8 +18,8 @@ def test_no_damage_is_silent() -> None:
 
 
 @pytest.mark.campaign
-def test_no_damage_is_silent_among_thousands() -> None:
-    tally = play(1_000, cases=2_000)
+def test_no_damage_is_silent_among_hundreds() -> None:
+    tally = play(1_000, cases=700)
     assert not tally.broken, tally.broken
 
 
