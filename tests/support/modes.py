@@ -139,6 +139,8 @@ class _Pair:
                 if self._there.is_set() and driver is self.driver and before == await session.journal.pulse():
                     return
             except EngineClosed:
+                if self._client._front.state == "closed":
+                    return
                 if driver is self.driver and self._there.is_set():
                     raise  # else it has died meanwhile
 
