@@ -116,6 +116,7 @@ async def attempts(run: Run[Any], number: int) -> bool:
 # What ends and what does not begin ------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard at once")
 def test_a_step_in_flight_ends_and_is_recorded_and_nothing_else_begins_until_resume() -> None:
     stage = Stage()
 
@@ -188,6 +189,7 @@ def test_each_branch_ends_what_it_has_in_flight_and_begins_nothing_more() -> Non
     assert stage.began == ["a1", "b1", "a2", "b2"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard at once")
 def test_an_attempt_that_fails_while_it_is_in_flight_is_recorded_and_tried_again_only_after_resume() -> None:
     stage = Stage()
 
@@ -811,6 +813,7 @@ def test_of_two_who_resume_a_paused_run_at_once_one_is_told_that_the_other_was_f
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it resumes in an engine that knows the code")
 def test_a_paused_run_goes_on_as_it_is_with_no_step_tried_again_and_no_other_input() -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
