@@ -134,6 +134,7 @@ def test_unless_it_is_said_otherwise_a_suspended_body_stays_in_memory_for_five_s
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts what one engine has in memory")
 def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
     clock = ManualClock()
 
@@ -161,6 +162,7 @@ def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts what one engine has in memory")
 def test_a_body_makes_room_for_one_that_needs_it_and_else_stays() -> None:
     """However often the engine looks for runs to drive while all the room is taken."""
     clock = ManualClock()
