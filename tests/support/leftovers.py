@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import threading
@@ -53,6 +54,13 @@ class Leftovers:
 
     def found(self) -> list[str]:
         """After it: what it has left, in words. It is named once: the next test is not blamed for it."""
+        found = self._found()
+        if found:
+            gc.collect()  # what only garbage holds is as good as gone; collecting after every test would take too long
+            found = self._found()
+        return found
+
+    def _found(self) -> list[str]:
         threads = [each for each in threading.enumerate() if each not in self._threads and not _was_dismissed(each)]
         for thread in threads:
             thread.join(_PATIENCE)
