@@ -33,6 +33,8 @@ from tests.support.gates import Gate, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
+pytestmark = pytest.mark.contradicts("two", "crash", reason="it forces the order of what happens within one engine")
+
 RESIDENT = pytest.mark.parametrize("unload_after", [0.0, 1e6], ids=["unloaded", "resident"])
 
 effects: list[str] = []
