@@ -123,6 +123,7 @@ def test_a_waiting_result_ends_with_an_error_when_the_engine_is_closed() -> None
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it joins one engine in one turn of the loop")
 def test_joining_waits_until_nothing_is_left_to_drive_and_ends_with_the_engine() -> None:
     stage = Stage()
 
@@ -358,6 +359,7 @@ def test_closing_an_engine_leaves_no_thread_of_the_journal_behind(tmp_path: Path
             assert not thread.is_alive()
 
 
+@pytest.mark.contradicts("two", "crash", reason="its process has one engine, and is forked")
 def test_a_forked_child_drives_nothing_on_and_its_leaving_the_block_closes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
