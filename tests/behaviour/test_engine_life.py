@@ -123,7 +123,6 @@ def test_a_waiting_result_ends_with_an_error_when_the_engine_is_closed() -> None
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("two", "crash", reason="it joins one engine in one turn of the loop")
 def test_joining_waits_until_nothing_is_left_to_drive_and_ends_with_the_engine() -> None:
     stage = Stage()
 

@@ -87,6 +87,7 @@ class _Pair:
         self._commits = 0
         self._fatal = chance.randint(_SOONEST, _LATEST) if play.mode == "crash" else 0
         self._there = asyncio.Event()
+        self._closing = False
         self._dying: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self.driver: Engine | None = None
@@ -139,12 +140,14 @@ class _Pair:
                 if self._there.is_set() and driver is self.driver and before == await session.journal.pulse():
                     return
             except EngineClosed:
-                if self._client._front.state == "closed":
+                if self._closing:
                     return
                 if driver is self.driver and self._there.is_set():
                     raise  # else it has died meanwhile
 
     async def close(self) -> None:
+        """Close the engine that drives."""
+        self._closing = True
         if self._dying is not None:
             await asyncio.wait([self._dying])
         if self.driver is not None:
