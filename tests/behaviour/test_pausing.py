@@ -345,6 +345,7 @@ def test_a_run_that_goes_on_before_its_timer_is_due_waits_for_it_as_before(unloa
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard at once")
 @pytest.mark.parametrize("delay", [0.5, 60.0])
 @RESIDENT
 def test_a_back_off_is_paused_and_keeps_its_count_and_what_is_left_of_the_wait(
