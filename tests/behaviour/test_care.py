@@ -470,7 +470,7 @@ def test_a_retention_that_makes_no_sense_is_refused(retention: Any) -> None:
 # How it is doing -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.contradicts("two", "crash", reason="it counts workers")
+@pytest.mark.contradicts("two", "crash", "unload", reason="it counts workers, and bodies in memory")
 def test_stats_tell_what_is_in_the_journal_and_in_memory(tmp_path: Path, stage: Stage) -> None:
     async def scenario() -> None:
         clock = ManualClock()

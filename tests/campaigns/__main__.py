@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the campaign that the arguments name; 0 if it found what it was to find: nothing, or the mutant."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns", description="Random programs by the thousand.")
-    commands = parser.add_subparsers(required=True, dest="campaign")
+    commands = parser.add_subparsers(required=True, dest="command")
     for campaign in campaigns():
         campaign.register(commands)
     mutants.register(commands)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report.register(commands)
     options = parser.parse_args(given)
     if getattr(options, "record", False):
-        return recorded(options.campaign, given, options.run, options)
+        return recorded(options.command, given, options.run, options)
     came = options.run(options)
     return came.code if isinstance(came, Result) else int(came)
 
