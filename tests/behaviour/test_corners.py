@@ -109,7 +109,7 @@ def test_a_late_result_of_what_was_given_up_in_the_same_turn_is_nobody_s() -> No
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("two", "crash", reason="its engines decide which of them drives what")
+@pytest.mark.contradicts("two", "crash", "unload", reason="its engines decide which of them drives what")
 def test_a_body_that_was_suspended_here_and_driven_elsewhere_since_is_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
