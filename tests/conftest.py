@@ -71,7 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_PLAY] = Play(config.getoption("--mode"))
+    config.stash[_PLAY] = Play(config.getoption("--mode") or MODES[0])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -87,7 +87,7 @@ def _mode(request: pytest.FixtureRequest) -> Iterator[None]:
     if _BEHAVIOUR not in request.path.parents:
         yield
         return
-    with request.config.stash[_PLAY].on(request.node.nodeid):
+    with request.config.stash[_PLAY].on(f"{request.path.name}::{request.function.__name__}"):
         yield
 
 

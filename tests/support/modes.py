@@ -28,6 +28,7 @@ import pytest
 from durable_sqlite import Engine, EngineClosed, _session
 from durable_sqlite._context import NOWHERE
 from durable_sqlite._session import Session
+from durable_sqlite._sqlite import SqliteJournal
 
 __all__ = ["MODES", "Mode", "Play", "driver_of"]
 
@@ -170,8 +171,10 @@ class _Pair:
         driver = self.driver
         if driver is None or not self._fatal or driver._front.state != "open" or self._client._front.state != "open":
             return
-        writer: Any = _session_of(driver).journal._writer  # type: ignore[attr-defined]
-        if _session_of(driver).worker.in_flight() or writer._queue or writer._batch:
+        journal = _session_of(driver).journal
+        assert isinstance(journal, SqliteJournal)
+        writer = journal._writer
+        if writer is None or writer._queue or writer._batch or _session_of(driver).worker.in_flight():
             return  # at the next commit, perhaps
         self._fatal = 0
         self._there.clear()
