@@ -206,7 +206,6 @@ def test_a_death_in_the_middle_of_an_attempt_makes_that_attempt_again(tmp_path: 
     assert calls == [(1, 2, False), (2, 2, False), (2, 2, True)]
 
 
-@pytest.mark.contradicts("unload", reason="its body notes each pass")
 def test_a_caught_failure_is_the_same_on_replay(tmp_path: Path) -> None:
     clock = ManualClock()
 

@@ -661,7 +661,7 @@ def test_a_run_whose_workflow_this_process_does_not_know_says_that_it_waits_for_
     assert effects == []
 
 
-@pytest.mark.contradicts("two", "crash", reason="it looks into one engine")
+@pytest.mark.contradicts("two", "crash", "unload", reason="it looks into one engine")
 @pytest.mark.parametrize("end", ["completed", "failed", "parked", "cancelled", "terminated"])
 def test_a_run_that_has_stopped_waits_for_nothing(end: str) -> None:
     @workflow
