@@ -130,6 +130,7 @@ def test_a_body_that_swallows_every_cancellation_in_a_loop_is_ended(unload_after
     assert effects == ["swallowed"]
 
 
+@pytest.mark.leaves(reason="a body that does not end is left where it is")
 def test_a_body_that_catches_everything_and_spins_is_ended(stage: Stage) -> None:
     @workflow
     async def stubborn() -> None:

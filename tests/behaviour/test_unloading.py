@@ -403,6 +403,7 @@ def test_no_durable_call_of_an_unloading_body_answers_or_does_anything(tmp_path:
     assert seen == ["asks"]
 
 
+@pytest.mark.leaves(reason="a body that does not end is left where it is")
 def test_a_body_that_catches_everything_still_cannot_stay(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
 
