@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Iterator
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ settings.load_profile("everyday")
 _LEFTOVERS = pytest.StashKey[Leftovers]()
 _PLAY = pytest.StashKey[Play]()
 _BEHAVIOUR = Path(__file__).with_name("behaviour")
+_PROCESSES = {Path(__file__).with_name(name) for name in ("kill", "campaigns")}
+"""Where tests start processes by the dozen."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,6 +54,10 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     try:
         yield
     finally:
+        if _PROCESSES.intersection(item.path.parents):
+            # Python's own helpers stay for as long as the tests run.
+            resource_tracker.ensure_running()
+            forkserver.ensure_running()
         item.config.stash[_LEFTOVERS].begin()
 
 
