@@ -359,6 +359,7 @@ def test_a_run_that_never_began_ends_without_a_pass(tmp_path: Path) -> None:
     assert effects == []
 
 
+@pytest.mark.contradicts("two", "crash", reason="its run has begun when it is started")
 def test_a_cancel_before_the_first_step_begins_is_delivered() -> None:
     stage = Stage()
 

@@ -470,6 +470,7 @@ def test_a_retention_that_makes_no_sense_is_refused(retention: Any) -> None:
 # How it is doing -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="it counts workers, and bodies in memory")
 def test_stats_tell_what_is_in_the_journal_and_in_memory(tmp_path: Path, stage: Stage) -> None:
     async def scenario() -> None:
         clock = ManualClock()
@@ -524,6 +525,7 @@ def test_stats_tell_how_long_the_oldest_run_has_waited_for_a_worker(tmp_path: Pa
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts workers")
 def test_stats_tell_of_engines_that_died(tmp_path: Path) -> None:
     async def scenario() -> None:
         engine = Engine(tmp_path / "j.db", clock=ManualClock())

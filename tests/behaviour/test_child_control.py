@@ -146,6 +146,7 @@ def test_a_run_and_its_descendants_are_told_in_one_transaction(tmp_path: Path) -
     assert sorted(effects) == ["leaf tidies up", "middle is left", "started tidies up", "top is left"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="it asks for a child as soon as its own engine is at rest")
 def test_a_descendant_that_never_began_ends_without_a_pass() -> None:
     @workflow
     async def parent() -> None:

@@ -15,6 +15,8 @@ from tests.support.families import becomes
 from tests.support.restarts import quiet
 from tests.support.stage import Stage, ended, until
 
+pytestmark = pytest.mark.contradicts("two", "crash", reason="its engines decide which of them drives what")
+
 effects: list[str] = []
 stage = Stage()
 

@@ -212,6 +212,7 @@ def test_starting_a_run_or_waiting_for_one_inside_a_step_is_refused_with_the_rea
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its body names the engine that drives it")
 def test_a_child_lives_in_the_journal_of_its_parent() -> None:
     async def scenario() -> None:
         async with Engine(":memory:") as other, Engine(":memory:") as engine:

@@ -33,6 +33,8 @@ from tests.support.gates import Gate, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
+pytestmark = pytest.mark.contradicts("two", "crash", reason="it forces the order of what happens within one engine")
+
 RESIDENT = pytest.mark.parametrize("unload_after", [0.0, 1e6], ids=["unloaded", "resident"])
 
 effects: list[str] = []
@@ -718,6 +720,7 @@ def test_of_two_processes_that_cancel_a_run_at_once_the_first_stays(tmp_path: Pa
     assert effects == ["begin", "clean up 1"]
 
 
+@pytest.mark.contradicts("unload", reason="it looks into the engine while that still looks for more")
 @pytest.mark.parametrize("place", ["a step", "a sleep", "a back-off"])
 def test_of_all_requests_at_once_a_cancel_beats_a_pause_and_terminate_beats_both(place: str, stage: Stage) -> None:
     stage.let("clean up 2")

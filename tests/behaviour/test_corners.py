@@ -52,6 +52,7 @@ async def naps() -> str:
     return "awake"
 
 
+@pytest.mark.contradicts("two", "crash", reason="its run has begun when it is started")
 def test_a_cancel_is_heard_whenever_it_comes(tmp_path: Path) -> None:
     @workflow
     async def flow(name: str) -> None:
@@ -108,6 +109,7 @@ def test_a_late_result_of_what_was_given_up_in_the_same_turn_is_nobody_s() -> No
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its engines decide which of them drives what")
 def test_a_body_that_was_suspended_here_and_driven_elsewhere_since_is_dropped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -354,6 +356,7 @@ class Failing:
         return data[::-1]
 
 
+@pytest.mark.contradicts("two", "crash", reason="its run waits until there is another engine")
 def test_an_outcome_that_the_codec_cannot_store_is_said_and_the_run_waits_for_the_next_engine(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

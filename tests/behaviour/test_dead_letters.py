@@ -186,6 +186,7 @@ def test_of_two_who_resume_at_once_one_wins_and_the_other_is_told() -> None:
     assert did.count("charge") == 3
 
 
+@pytest.mark.contradicts("two", "crash", reason="it resumes in an engine that knows the code")
 def test_a_corrected_input_is_taken_only_while_nothing_is_recorded() -> None:
     @workflow
     async def picky(count: int) -> int:
@@ -208,6 +209,7 @@ def test_a_corrected_input_is_taken_only_while_nothing_is_recorded() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it resumes in an engine that knows the code")
 def test_an_input_can_be_corrected_only_where_the_workflow_is_known(tmp_path: Path) -> None:
     @workflow
     async def local(count: int) -> int:

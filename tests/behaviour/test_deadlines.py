@@ -80,6 +80,7 @@ def test_a_run_that_takes_too_long_is_told_cleans_up_once_and_fails_with_the_rea
     assert did == ["work", "clean"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts alarms")
 def test_a_run_that_ends_in_time_hears_nothing_of_it() -> None:
     clock = ManualClock()
 

@@ -135,6 +135,7 @@ def test_a_step_in_flight_at_the_limit_is_cancelled_and_begins_again_elsewhere(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("unload", reason="its body is in memory when the engine drains")
 def test_what_is_suspended_leaves_memory_at_once_and_stays_suspended(tmp_path: Path) -> None:
     clock = ManualClock()
 
@@ -645,6 +646,7 @@ def test_a_limit_of_no_time_cancels_at_once_and_a_body_is_unloaded_not_cancelled
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its engine drains itself")
 def test_a_run_is_given_back_only_when_its_cancelled_step_has_gone_or_had_its_time() -> None:
     clock = ManualClock()
     go = Stage()

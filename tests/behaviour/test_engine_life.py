@@ -358,6 +358,7 @@ def test_closing_an_engine_leaves_no_thread_of_the_journal_behind(tmp_path: Path
             assert not thread.is_alive()
 
 
+@pytest.mark.contradicts("two", "crash", reason="its process has one engine, and is forked")
 def test_a_forked_child_drives_nothing_on_and_its_leaving_the_block_closes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

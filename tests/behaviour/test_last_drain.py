@@ -27,6 +27,7 @@ async def works() -> list[int]:
     return done
 
 
+@pytest.mark.contradicts("two", "crash", reason="it looks into one engine")
 def test_a_message_that_comes_between_the_last_drain_and_the_end_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last drain is recorded and the body has returned; the message is stored just before the end is."""
     ends: list[End] = []

@@ -34,6 +34,8 @@ from tests.support.gates import deaf, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, until
 
+pytestmark = pytest.mark.contradicts("two", "crash", reason="it takes the lease of one engine")
+
 stage = Stage()
 effects: list[str] = []
 

@@ -25,6 +25,10 @@ from tests.support.gates import Gate, deaf, eventually, session_of
 from tests.support.restarts import cut, die, quiet
 from tests.support.stage import Stage
 
+pytestmark = pytest.mark.contradicts(
+    "two", "crash", "unload", reason="it forces the order of what happens within one engine"
+)
+
 Send = Callable[[Run[Any]], Awaitable[None]]
 
 

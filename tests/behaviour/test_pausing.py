@@ -116,6 +116,7 @@ async def attempts(run: Run[Any], number: int) -> bool:
 # What ends and what does not begin ------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard at once")
 def test_a_step_in_flight_ends_and_is_recorded_and_nothing_else_begins_until_resume() -> None:
     stage = Stage()
 
@@ -188,6 +189,7 @@ def test_each_branch_ends_what_it_has_in_flight_and_begins_nothing_more() -> Non
     assert stage.began == ["a1", "b1", "a2", "b2"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard at once")
 def test_an_attempt_that_fails_while_it_is_in_flight_is_recorded_and_tried_again_only_after_resume() -> None:
     stage = Stage()
 
@@ -343,6 +345,7 @@ def test_a_run_that_goes_on_before_its_timer_is_due_waits_for_it_as_before(unloa
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard at once")
 @pytest.mark.parametrize("delay", [0.5, 60.0])
 @RESIDENT
 def test_a_back_off_is_paused_and_keeps_its_count_and_what_is_left_of_the_wait(
@@ -811,6 +814,7 @@ def test_of_two_who_resume_a_paused_run_at_once_one_is_told_that_the_other_was_f
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it resumes in an engine that knows the code")
 def test_a_paused_run_goes_on_as_it_is_with_no_step_tried_again_and_no_other_input() -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
@@ -1058,6 +1062,7 @@ def test_a_resume_that_was_committed_before_a_kill_is_in_force_after_it(tmp_path
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("unload", reason="it counts what is in memory")
 def test_a_paused_run_leaves_memory_like_any_other_and_comes_back_where_it_stood() -> None:
     clock, stage = ManualClock(), Stage()
 

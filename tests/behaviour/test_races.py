@@ -30,6 +30,10 @@ from tests.support.gates import Gate as HeldGate
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
+pytestmark = pytest.mark.contradicts(
+    "two", "crash", "unload", reason="it forces the order of what happens within one engine"
+)
+
 effects: list[str] = []
 
 

@@ -242,6 +242,7 @@ def test_progress_and_an_orderly_close_reset_the_count(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it counts deaths")
 def test_suspects_are_driven_one_at_a_time_and_their_neighbours_flow(tmp_path: Path) -> None:
     stage = Stage()
     poison, _ = crashing(stage)
@@ -360,6 +361,7 @@ def test_an_orderly_close_in_the_middle_of_a_step_is_no_death_and_the_step_is_ca
     assert len(cancelled) == 7
 
 
+@pytest.mark.contradicts("two", "crash", reason="its engine says what it does not know")
 def test_a_run_of_an_unknown_workflow_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     @workflow(name="shipping")
     async def flow(wait: float) -> str:

@@ -22,6 +22,8 @@ from tests.support.house import environment
 from tests.support.restarts import quiet
 from tests.support.stage import Stage, until
 
+pytestmark = pytest.mark.contradicts("two", "crash", reason="its engine hears the signals of its own process")
+
 SERVED = """
 import asyncio, sys
 from durable_sqlite import Engine, current_step, sleep, step, workflow

@@ -378,6 +378,7 @@ def test_a_result_may_be_waited_for_with_a_limit_and_the_run_goes_on() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its run has begun when it is started")
 def test_a_start_that_nobody_waits_for_any_more_is_driven_all_the_same() -> None:
     async def scenario() -> None:
         async with Engine(":memory:") as engine:

@@ -641,6 +641,7 @@ def test_a_run_with_a_step_in_flight_is_running_and_waits_for_nothing_else() -> 
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its engine says what it does not know")
 def test_a_run_whose_workflow_this_process_does_not_know_says_that_it_waits_for_one_that_does(tmp_path: Path) -> None:
     @workflow(name="unknown-here")
     async def flow() -> None:
@@ -660,6 +661,7 @@ def test_a_run_whose_workflow_this_process_does_not_know_says_that_it_waits_for_
     assert effects == []
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="it looks into one engine")
 @pytest.mark.parametrize("end", ["completed", "failed", "parked", "cancelled", "terminated"])
 def test_a_run_that_has_stopped_waits_for_nothing(end: str) -> None:
     @workflow

@@ -81,6 +81,7 @@ def test_many_plain_functions_share_a_bounded_number_of_threads() -> None:
     assert most[0] <= 3
 
 
+@pytest.mark.leaves(reason="the pool is shared, and ends with the last test of the file")
 def test_an_executor_may_be_another_process_and_the_step_knows_its_attempt_there() -> None:
     @workflow
     async def flow() -> tuple[int, tuple[int, str, int], int]:
@@ -109,6 +110,7 @@ def test_errors_come_back_from_another_process() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.leaves(reason="the pool is shared, and ends with the last test of the file")
 def test_an_executor_of_threads_takes_steps_too() -> None:
     @workflow
     async def flow() -> str:

@@ -80,6 +80,7 @@ def test_resident_and_unloaded_bodies_give_the_same_results(unload_after: float,
     assert sorted(seen) == sorted(f"{name}{number}" for name in "abcd" for number in range(3))
 
 
+@pytest.mark.contradicts("unload", reason="it says when a body leaves memory")
 def test_a_suspended_body_stays_in_memory_for_a_while_and_then_goes() -> None:
     clock = ManualClock()
 
@@ -120,6 +121,7 @@ async def waits(name: str, seconds: float) -> str:
     return f"{name} is awake"
 
 
+@pytest.mark.contradicts("unload", reason="it says when a body leaves memory")
 def test_unless_it_is_said_otherwise_a_suspended_body_stays_in_memory_for_five_seconds() -> None:
     clock = ManualClock()
 
@@ -134,6 +136,7 @@ def test_unless_it_is_said_otherwise_a_suspended_body_stays_in_memory_for_five_s
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="it counts what one engine has in memory")
 def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
     clock = ManualClock()
 
@@ -161,6 +164,7 @@ def test_the_body_that_was_used_least_recently_makes_room_first() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="it counts what one engine has in memory")
 def test_a_body_makes_room_for_one_that_needs_it_and_else_stays() -> None:
     """However often the engine looks for runs to drive while all the room is taken."""
     clock = ManualClock()
@@ -187,6 +191,7 @@ def test_a_body_makes_room_for_one_that_needs_it_and_else_stays() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("unload", reason="it says when a body leaves memory")
 def test_nothing_of_an_unloaded_body_is_left_in_memory() -> None:
     class Load:
         """Something large."""
@@ -266,6 +271,7 @@ def test_unloading_is_seen_by_what_is_for_every_end_and_by_nothing_else() -> Non
     assert not issubclass(Unloading, Exception | asyncio.CancelledError)
 
 
+@pytest.mark.contradicts("unload", reason="it says when a body leaves memory")
 def test_clean_up_code_that_runs_at_an_unload_records_nothing_and_starts_no_step(tmp_path: Path) -> None:
     clock = ManualClock()
 
@@ -397,6 +403,7 @@ def test_no_durable_call_of_an_unloading_body_answers_or_does_anything(tmp_path:
     assert seen == ["asks"]
 
 
+@pytest.mark.leaves(reason="a body that does not end is left where it is")
 def test_a_body_that_catches_everything_still_cannot_stay(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
 

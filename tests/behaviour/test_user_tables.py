@@ -311,6 +311,7 @@ def test_a_step_may_take_a_connection_and_a_body_may_not(tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its journal is in memory")
 def test_there_is_no_connection_to_a_journal_in_memory_or_to_an_engine_that_is_not_open(tmp_path: Path) -> None:
     async def scenario() -> None:
         engine = Engine(tmp_path / "j.db")
@@ -390,6 +391,7 @@ def test_a_connection_as_a_context_commits_or_rolls_back_and_closes(tmp_path: Pa
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts engines that open")
 def test_a_file_that_another_process_applied_between_the_look_and_the_lock_is_not_applied_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ async def _sqlite_file(tmp_path: Path) -> AsyncGenerator[Lab, None]:
 async def _memory(_tmp_path: Path) -> AsyncGenerator[Lab, None]:
     disk = Disk()
     async with AsyncExitStack() as stack:
+        stack.callback(disk.tables.close)
         yield Lab(lambda: MemoryJournal(disk), stack)
     assert disk.violations == []
 
@@ -55,6 +56,7 @@ async def _memory(_tmp_path: Path) -> AsyncGenerator[Lab, None]:
 async def _delayed_memory(_tmp_path: Path) -> AsyncGenerator[Lab, None]:
     disk = Disk()
     async with AsyncExitStack() as stack:
+        stack.callback(disk.tables.close)
         yield Lab(lambda: MemoryJournal(disk, delay=0.0001), stack)
     assert disk.violations == []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from durable_sqlite import Engine
 from durable_sqlite._records import NewAnswer, NewMessage
 from durable_sqlite._session import Session
+from tests.support.modes import driver_of
 from tests.support.stage import until
 
 __all__ = ["Gate", "answer_raw", "deaf", "eventually", "send_raw", "session_of"]
@@ -19,7 +21,9 @@ T = TypeVar("T")
 
 
 def session_of(engine: Engine) -> Session:
-    """What is open while the engine is."""
+    """What is open while the engine is; of two that stand for one, what the one that drives has open."""
+    if (pair := driver_of(engine)) is not None:
+        return pair.inside()
     assert engine._session is not None
     return engine._session
 
@@ -57,9 +61,10 @@ class Gate:
         self._reached = 0
         self._done = 0
         self._tasks: list[asyncio.Task[None]] = []
-        journal = session_of(engine).journal
-        self._verb: Callable[..., asyncio.Future[Any]] = getattr(journal, verb)
-        patch.setattr(journal, verb, self._call)
+        inside = session_of(engine)
+        # Of two engines that stand for one, either may be the one that is asked.
+        for journal in {session.journal for session in (inside, engine._session) if session is not None}:
+            patch.setattr(journal, verb, partial(self._call, getattr(journal, verb)))
 
     async def reached(self, times: int = 1) -> None:
         """Wait until it was called this often, and has done its work unless that is what is held."""
@@ -73,24 +78,24 @@ class Gate:
         """Let all through, those to come as well."""
         self._open.set()
 
-    def _call(self, *args: Any, **options: Any) -> asyncio.Future[Any]:
+    def _call(self, verb: Callable[..., asyncio.Future[Any]], *args: Any, **options: Any) -> asyncio.Future[Any]:
         self._reached += 1
         answer = asyncio.get_running_loop().create_future()
         # Called here and now, where it is not held: the call fixes the order.
-        write = None if self._before else asyncio.ensure_future(self._verb(*args, **options))
-        self._tasks.append(asyncio.create_task(self._hold(write, answer, args, options)))
+        write = None if self._before else asyncio.ensure_future(verb(*args, **options))
+        again = partial(verb, *args, **options)
+        self._tasks.append(asyncio.create_task(self._hold(write, answer, again)))
         return answer
 
     async def _hold(
         self,
         write: asyncio.Future[Any] | None,
         answer: asyncio.Future[Any],
-        args: tuple[Any, ...],
-        options: dict[str, Any],
+        again: Callable[[], asyncio.Future[Any]],
     ) -> None:
         if write is None:
             await self._open.wait()
-            write = asyncio.ensure_future(self._verb(*args, **options))
+            write = asyncio.ensure_future(again())
         await asyncio.wait([write])
         self._done += 1
         await self._open.wait()

@@ -6,12 +6,15 @@ import asyncio
 
 from durable_sqlite import Engine
 from durable_sqlite._sqlite import SqliteJournal
+from tests.support.modes import driver_of
 
-__all__ = ["cut", "die", "quiet"]
+__all__ = ["cut", "die", "die_alone", "quiet"]
 
 
 def cut(engine: Engine) -> None:
     """From now on nothing that `engine` writes reaches its journal, as if the kill had come here; `die` has to follow."""
+    if (pair := driver_of(engine)) is not None and pair.driver is not None:
+        cut(pair.driver)
     session = engine._session
     assert session is not None
     assert isinstance(session.journal, SqliteJournal)
@@ -25,6 +28,13 @@ async def die(engine: Engine) -> None:
 
     Only what Python itself needs is put away: threads end, bodies and steps in flight are taken down unrecorded.
     """
+    if (pair := driver_of(engine)) is not None:
+        await pair.die(die_alone)
+    await die_alone(engine)
+
+
+async def die_alone(engine: Engine) -> None:
+    """The same, of one engine of a pair."""
     session = engine._session
     assert session is not None
     assert isinstance(session.journal, SqliteJournal)

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+
+from tests.campaigns.registry import BrokenRule, Result, sentence
 
 from .cases import Case, draw
 from .checks import Problem
@@ -18,9 +21,11 @@ from .mutants import MUTANTS
 from .programs import smaller
 from .world import Theatre
 
-__all__ = ["Tally", "cases_until_noticed", "play_all", "register", "shrink"]
+__all__ = ["Tally", "broken_rules", "cases_until_noticed", "play_all", "register", "shrink"]
 
 _CHUNK = 500  # cases that one process plays
+_MOST = 1_000  # cases after which a broken rule must have been noticed; most are within ten
+_RARE = "a-returning-pass-does-not-wait"  # needs a claim, a cancellation and a rest in one commit
 
 
 @dataclass(slots=True)
@@ -67,6 +72,15 @@ def cases_until_noticed(mutant: str, most: int, *, only_crowded: bool = False) -
     return None
 
 
+def broken_rules() -> Iterator[BrokenRule]:
+    """What this campaign must notice."""
+    for name, mutant in sorted(MUTANTS.items()):
+        rare = name == _RARE
+        most = 2 * _MOST if rare else _MOST
+        until = partial(cases_until_noticed, name, most, only_crowded=rare)
+        yield BrokenRule("bodies", name, sentence(mutant), "cases", most, until)
+
+
 def shrink(case: Case, theatre: Theatre) -> Case:
     """A smaller case in which something is still broken."""
     progress = True
@@ -100,7 +114,7 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> Result:
     began = time.perf_counter()
     seeds = range(options.seed, options.seed + options.cases)
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
@@ -115,7 +129,12 @@ def _run(options: argparse.Namespace) -> int:
         with Theatre() as theatre, MUTANTS[options.mutant]() if options.mutant else nullcontext():
             case = shrink(draw(tally.found[0][0]), theatre)
             sys.stdout.write("\n".join(map(str, (case, *theatre.play(case).checks.problems))) + "\n")
-    return bool(tally.found) != bool(options.mutant)
+    return Result(
+        counts={"cases": tally.cases, **tally.counts},
+        findings=[f"seed {seed}: {problems[0].what}: {problems[0].detail}" for seed, problems in tally.found],
+        expected=bool(options.mutant),
+        seeds=f"seeds {seeds.start} to {seeds.stop - 1}",
+    )
 
 
 def _report(tally: Tally, seconds: float) -> None:

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 
 from durable_sqlite import _crew, _run
 from durable_sqlite._attempt import Fault, Result, Runner, read_outcome
-from durable_sqlite._body_loop import BodyLoop, BodyTask
+from durable_sqlite._body_loop import BodyLoop, BodyTask, Branch
 from durable_sqlite._call import Call
 from durable_sqlite._codec import Vault
 from durable_sqlite._crew import Crew
@@ -284,6 +284,15 @@ def generators_are_let_go() -> AbstractContextManager[object]:
     return patch.object(BodyLoop, "_hold_generator", mutant)
 
 
+def keys_without_their_branch() -> AbstractContextManager[object]:
+    """The key of a call says nothing of the branch that it is made in."""
+
+    def mutant(_: Branch, label: str) -> str:
+        return label
+
+    return patch.object(Branch, "place", mutant)
+
+
 def uuids_by_chance() -> AbstractContextManager[object]:
     """A body's uuid() is another one on each pass."""
 
@@ -326,6 +335,7 @@ MUTANTS: dict[str, Mutant] = {
         a_returning_pass_does_not_wait,
         recovery_is_not_told,
         generators_are_let_go,
+        keys_without_their_branch,
         uuids_by_chance,
         idempotency_keys_by_attempt,
         *OF_ATTEMPTS,

@@ -34,9 +34,9 @@ def _no_structure() -> Generator[None]:
         yield
 
 
-MUTANTS: dict[str | None, Callable[[], AbstractContextManager[None]]] = {
-    None: nullcontext,
-    "mark": nullcontext,  # the laboratory loses it
-    "sums": _no_sums,
-    "structure": _no_structure,
+MUTANTS: dict[str, tuple[str, Callable[[], AbstractContextManager[None]]]] = {
+    "mark": ("The file that says how far the journal had come is lost each time.", nullcontext),  # by the laboratory
+    "sums": ("Nothing is held against its checksum.", _no_sums),
+    "structure": ("SQLite is not asked whether the file is whole.", _no_structure),
 }
+"""By name, what each breaks, in words and in deed."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
+
+from tests.campaigns.registry import BrokenRule, Result, sentence
 
 from .fleet import Outcome, kill_fleet
 from .mutants import MUTANTS
 from .races import race_in_pairs, race_to_start, race_to_take_over
 from .zombies import stop_fleet
 
-__all__ = ["noticed", "register"]
+__all__ = ["broken_rules", "noticed", "register"]
 
 _PART = 2_000  # kills or stops on one journal: what is found is easier to read in a short story
 _KILLS, _STOPS, _ROUNDS = 40, 12, 6  # in which a broken rule is to be noticed
@@ -42,6 +45,26 @@ def noticed(mutant: str, folder: Path, tries: int = _TRIES) -> int | None:
     return None
 
 
+def broken_rules() -> Iterator[BrokenRule]:
+    """What these campaigns must notice."""
+    for name, mutant in sorted(MUTANTS.items()):
+        if name == "nothing":
+            continue
+        unit, part = _PARTS[mutant.campaign]
+        until = partial(_until_noticed, name, part)
+        yield BrokenRule(mutant.campaign, name, sentence(mutant.broken), unit, part * _TRIES, until)
+
+
+_PARTS = {"fleet": ("kills", _KILLS), "zombies": ("stops", _STOPS), "races": ("rounds", 2 * _ROUNDS)}
+"""What is counted in a campaign, and how much of it is played before anybody judges."""
+
+
+def _until_noticed(mutant: str, part: int) -> int | None:
+    with tempfile.TemporaryDirectory() as folder:
+        tries = noticed(mutant, Path(folder))
+    return None if tries is None else tries * part
+
+
 # The command line ----------------------------------------------------------------------------------------------------
 
 
@@ -62,15 +85,15 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         parser.set_defaults(run=run)
 
 
-def _kill(options: argparse.Namespace) -> int:
+def _kill(options: argparse.Namespace) -> Result:
     return _in_parts(options, options.kills, kill_fleet)
 
 
-def _stop(options: argparse.Namespace) -> int:
+def _stop(options: argparse.Namespace) -> Result:
     return _in_parts(options, options.stops, stop_fleet)
 
 
-def _in_parts(options: argparse.Namespace, number: int, campaign: Callable[..., Outcome]) -> int:
+def _in_parts(options: argparse.Namespace, number: int, campaign: Callable[..., Outcome]) -> Result:
     until = None if options.minutes is None else monotonic() + 60 * options.minutes
     total = Outcome()
     with _folder(options) as folder:
@@ -86,7 +109,7 @@ def _in_parts(options: argparse.Namespace, number: int, campaign: Callable[..., 
     return _report(options, total)
 
 
-def _race(options: argparse.Namespace) -> int:
+def _race(options: argparse.Namespace) -> Result:
     until = None if options.minutes is None else monotonic() + 60 * options.minutes
     total = Outcome()
     with _folder(options) as folder:
@@ -120,10 +143,15 @@ def _add(total: Outcome, more: Outcome) -> None:
     total.seconds += more.seconds
 
 
-def _report(options: argparse.Namespace, total: Outcome) -> int:
+def _report(options: argparse.Namespace, total: Outcome) -> Result:
     write = sys.stdout.write
     write(f"{total.seconds:.0f} s: {', '.join(f'{name} {count:,}' for name, count in sorted(total.counts.items()))}\n")
     write(f"{len(total.problems):,} problems\n")
     for problem in total.problems[:20]:
         write(f"  {problem.what}: {problem.detail}\n")
-    return bool(total.problems) != bool(options.mutant)
+    return Result(
+        counts=total.counts,
+        findings=[f"{problem.what}: {problem.detail}" for problem in total.problems],
+        expected=bool(options.mutant),
+        seeds=f"from seed {options.seed} on",
+    )

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from .campaign import noticed
+from tests.campaigns.registry import BrokenRule
+
+from .campaign import broken_rules, noticed
 from .fleet import Outcome, kill_fleet
-from .mutants import MUTANTS
 from .races import race_in_pairs, race_to_start, race_to_take_over
 from .zombies import stop_fleet
 
@@ -68,6 +69,6 @@ def test_an_engine_in_which_nothing_is_broken_is_blamed_for_nothing(tmp_path: Pa
     assert noticed("nothing", tmp_path, tries=3) is None
 
 
-@pytest.mark.parametrize("mutant", sorted(MUTANTS.keys() - {"nothing"}))
-def test_each_rule_that_is_broken_on_purpose_is_noticed(mutant: str, tmp_path: Path) -> None:
-    assert noticed(mutant, tmp_path)
+@pytest.mark.parametrize("rule", list(broken_rules()), ids=lambda rule: rule.name)
+def test_each_rule_that_is_broken_on_purpose_is_noticed(rule: BrokenRule) -> None:
+    assert rule.until_noticed()

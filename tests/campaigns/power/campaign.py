@@ -13,10 +13,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from random import Random
 from time import monotonic
+
+from tests.campaigns.registry import BrokenRule, Result, sentence
 
 from .disk import Disk
 from .mutants import MUTANTS
@@ -26,7 +29,7 @@ from .tape import Said, Sync, Tape
 from .trial import Trial, second_opinion
 from .vfs import why_not
 
-__all__ = ["Part", "Tally", "play", "play_part", "register"]
+__all__ = ["Part", "Tally", "broken_rules", "play", "play_part", "register"]
 
 _FAST = "/dev/shm" if Path("/dev/shm").is_dir() else None  # memory does, where there is some
 _PART = 2_500
@@ -37,6 +40,8 @@ _TWICE = 10
 """One image of so many is also opened by another SQLite."""
 _RUNS = 24
 _JOBS = 2
+_MOST = 5_000
+"""Images in which a broken rule is to be noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +232,7 @@ def parts(
         yield replace(first, seed=seed + number, images=min(_PART, images - number * _PART))
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> Result | int:
     write = sys.stdout.write
     if (reason := why_not()) is not None:
         write(f"nothing was cut: {reason}\n")
@@ -247,4 +252,23 @@ def _run(options: argparse.Namespace) -> int:
     write(f"{len(tally.problems):,} problems\n")
     for problem in tally.problems[:20]:
         write(f"  {problem}\n")
-    return bool(tally.problems) != bool(options.mutant)
+    last = options.seed - -(-tally.counts["images"] // _PART) - 1
+    return Result(
+        counts=tally.counts,
+        findings=tally.problems,
+        expected=bool(options.mutant),
+        seeds=f"seeds {options.seed} to {max(options.seed, last)}",
+    )
+
+
+def broken_rules() -> Iterator[BrokenRule]:
+    """What this campaign must notice."""
+    for name, mutant in MUTANTS.items():
+        if name is not None:
+            until_noticed = partial(_images_until_noticed, name)
+            yield BrokenRule("power", name, sentence(mutant.broken), "images", _MOST, until_noticed, needs=why_not())
+
+
+def _images_until_noticed(mutant: str) -> int | None:
+    tally = play(parts(_MOST, seed=1, mutant=mutant))
+    return None if not tally.problems else tally.first or 0

@@ -8,22 +8,27 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType] - it has no types
 
+from tests.campaigns.registry import BrokenRule, Result, sentence
+
 from .machine import WaitingMachine
 from .mutants import MUTANTS
 
-__all__ = ["Tally", "play", "register"]
+__all__ = ["Tally", "broken_rules", "play", "register"]
 
 _CHUNK = 500  # cases that one process plays
 _LONGEST = 20  # rules of one case
+_MOST = 800  # cases of a seed, after which a broken rule must have been noticed
+_SEEDS = (1, 2, 3)
 
 
 @dataclass(slots=True)
@@ -86,6 +91,24 @@ def _quiet(logger: logging.Logger) -> Generator[None, None, None]:
         logger.setLevel(level)
 
 
+def broken_rules() -> Iterator[BrokenRule]:
+    """What this campaign must notice."""
+    for name, mutant in sorted(MUTANTS.items()):
+        until = partial(_cases_until_noticed, name)
+        yield BrokenRule("waiting", name, sentence(mutant), "cases", _MOST * len(_SEEDS), until)
+
+
+def _cases_until_noticed(mutant: str) -> int | None:
+    """After how many cases the broken rule is noticed, with those in which what was found is played again."""
+    cases = 0
+    for number in _SEEDS:
+        tally = play(_MOST, number, mutant)
+        cases += tally.cases
+        if tally.found:
+            return cases
+    return None
+
+
 def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this campaign to the command line."""
     parser = campaigns.add_parser("waiting", help="random programs that wait, against a model")
@@ -97,7 +120,7 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> Result:
     began = time.perf_counter()
     chunks = [min(_CHUNK, options.cases - start) for start in range(0, options.cases, _CHUNK)]
     tally = Tally()
@@ -116,4 +139,9 @@ def _run(options: argparse.Namespace) -> int:
     write(f"{len(tally.found):,} of {len(chunks):,} seeds broke a promise\n")
     for first, told in tally.found:
         write(f"seed {first}: {told}\n\n")
-    return bool(tally.found) != bool(options.mutant)
+    return Result(
+        counts={"cases": tally.cases, **tally.counts},
+        findings=[f"seed {first}: {told}" for first, told in tally.found],
+        expected=bool(options.mutant),
+        seeds=f"seeds {options.seed} to {options.seed + len(chunks) - 1}, each for up to {_CHUNK} cases",
+    )

@@ -9,7 +9,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,13 +18,17 @@ from random import Random
 
 from durable_sqlite._sqlite import SqliteJournal
 from durable_sqlite._sqlite.link import JobConnection
+from durable_sqlite.cli._standing import has_wal_reset_bug
 from durable_sqlite.errors import JournalError
+from tests.campaigns.registry import BrokenRule, Result
 from tests.support.journals import begin, entry
 
 from .careless import Careless
 from .duel import duel
 
-__all__ = ["Tally", "play", "register"]
+__all__ = ["Tally", "broken_rules", "play", "register"]
+
+_MOST = 60  # rounds of a duel in which carelessness has to show
 
 
 @dataclass(slots=True)
@@ -130,6 +134,27 @@ def problems(path: Path, told: Sequence[Told]) -> list[str]:
     return found
 
 
+def broken_rules() -> Iterator[BrokenRule]:
+    """What this campaign must notice, where the bug is that the rules of checkpoints evade."""
+    yield BrokenRule(
+        "walreset",
+        "passive-checkpoints",
+        "Checkpoints are PASSIVE, beside anybody's commit, and the file is mapped.",
+        "rounds",
+        _MOST,
+        _rounds_until_noticed,
+        needs=None
+        if has_wal_reset_bug(sqlite3.sqlite_version_info)
+        else f"SQLite {sqlite3.sqlite_version} has no such bug",
+    )
+
+
+def _rounds_until_noticed() -> int | None:
+    with tempfile.TemporaryDirectory() as folder:
+        rounds, _, trouble = duel(Path(folder) / "duel.db", _MOST, careless=True)
+    return rounds if trouble else None
+
+
 def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this campaign to the command line."""
     parser = campaigns.add_parser("walreset", help="commits and checkpoints of several processes at once")
@@ -141,7 +166,7 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> Result:
     began = time.perf_counter()
     end = began + options.minutes * 60
     whole, seed = Tally(), options.seed
@@ -172,4 +197,15 @@ def _run(options: argparse.Namespace) -> int:
     problems_seen = [*trouble, *whole.problems]
     for problem in problems_seen[:20]:
         sys.stdout.write(f"  {problem}\n")
-    return 0 if options.careless else bool(problems_seen)
+    return Result(
+        counts={
+            "rounds of a duel": rounds,
+            "commits in duels": commits,
+            "rounds of many processes": whole.rounds,
+            "commits of many processes": whole.commits,
+            "checkpoints": whole.checkpoints,
+        },
+        findings=problems_seen,
+        expected=options.careless and bool(problems_seen),  # with luck, carelessness goes well
+        seeds=f"seeds {options.seed} to {seed - 1}",
+    )

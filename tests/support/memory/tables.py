@@ -39,6 +39,11 @@ class UserTables:
             self.bench.take(self._connection)
         return self._connection
 
+    def close(self) -> None:
+        """Let the rows go, whoever still holds this."""
+        if self._connection is not None:
+            self._connection.close()
+
     def attempt(self, work: Work[T], verbs: Verbs, keep: Callable[[T], bool]) -> T | Failed:
         """Call a body and commit its rows, or undo them."""
         connection = self.connection
