@@ -590,6 +590,8 @@ class End:
     failed_keys: tuple[str, ...] = ()
     drained: Drained | None = None
     """Set where the last thing that the body was given is all messages of a name that were there."""
+    interrupted: bool = False
+    """Something may have begun for it that is not recorded; it begins again if the run is made to go on."""
 
 
 @dataclass(frozen=True, slots=True)

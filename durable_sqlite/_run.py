@@ -713,12 +713,13 @@ class Pass:
 
     def _end(self, ending: Ending) -> None:
         self._ending = True
+        cut_off = self._crew.unsure and ending.state in (State.FAILED, State.PARKED)
         self._crew.flight.stop()
         self._errands.stop()
         self._tidy_up()
         keys = tuple(key for key in ending.keys if key in self._replay)
         now = self._around.clock.now()
-        end = End(ending.state, ending.reason, ending.result, now, keys, self._drained)
+        end = End(ending.state, ending.reason, ending.result, now, keys, self._drained, interrupted=cut_off)
         self._ledger.end(end).add_done_callback(partial(self._ended, ending.state))
 
     def _ended(self, state: State, write: asyncio.Future[int | None]) -> None:

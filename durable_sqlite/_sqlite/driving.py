@@ -175,6 +175,7 @@ def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost | None:
         result=how.result,
         at=how.at,
         failed_keys=json.dumps(how.failed_keys),
+        interrupted=how.interrupted,
     )
     desk.touch("end", values)
     desk.stopped(hold.run, how.at)

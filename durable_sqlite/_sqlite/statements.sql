@@ -290,7 +290,8 @@ WHERE no = :run AND state IN ('failed', 'parked');
 -- A run that failed at its parent's deadline is the parent's letter, not one of its own.
 -- name: end
 UPDATE durable_runs SET
-    state = :state, reason = :reason, result = :result, ended_at = :at, owner = NULL, deaths = 0, interrupted = 0,
+    state = :state, reason = :reason, result = :result, ended_at = :at, owner = NULL, deaths = 0,
+    interrupted = :interrupted,
     failed_keys = :failed_keys, pause_at = NULL, pause_reason = NULL, pause_by = NULL,
     discarded_at = CASE WHEN :state = 'failed' AND :reason = 'deadline' AND deadline_inherited THEN :at END,
     updated_at = :at, changed = :tick

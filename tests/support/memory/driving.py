@@ -141,7 +141,7 @@ class Driving(Door):
                 result=how.result,
                 failed_keys=how.failed_keys,
                 deaths=0,
-                interrupted=False,
+                interrupted=how.interrupted,
                 discarded_at=how.at if theirs else None,
             )
             return self.disk.wake_waiters(row, how.at) if row.state in ENDED else 0
