@@ -617,6 +617,8 @@ class Rest:
     """The nearest deadline of all open waits."""
     paused: bool = False
     """Nothing is in flight, and the body knows that the run is to be paused."""
+    interrupted: bool = False
+    """A step that waits may have begun in a process that died, and is not recorded."""
 
 
 @dataclass(frozen=True, slots=True)

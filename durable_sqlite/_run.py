@@ -352,7 +352,10 @@ class Pass:
             self._settle_changes()
             waits = {key: call.as_wait() for key, call in self._desk.waiting.items()}
             nearest = self._desk.nearest()
-            self._suspender.suspend(waits, nearest[0] if nearest else None, paused=self._pausing)
+            # What waits for its next attempt may have begun that one where the clock was ahead.
+            unsure = self._crew.recovered and any(call.step is not None for call in self._desk.waiting.values())
+            due = nearest[0] if nearest else None
+            self._suspender.suspend(waits, due, paused=self._pausing, interrupted=unsure)
         else:
             self._desk.forbid(
                 "the body waits for something that nothing in it will bring about; only steps, sleeps, messages, answers, "

@@ -639,7 +639,7 @@ ON CONFLICT (run, key) DO UPDATE SET
 -- A run at rest belongs to nobody. That it came this far without killing anyone clears it.
 -- name: come_to_rest
 UPDATE durable_runs SET
-    state = :state, owner = NULL, due_at = :due, deaths = 0, interrupted = 0, updated_at = :at, changed = :tick
+    state = :state, owner = NULL, due_at = :due, deaths = 0, interrupted = :interrupted, updated_at = :at, changed = :tick
 WHERE no = :run;
 
 -- name: give_back

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from durable_sqlite import Engine, NotDone, RunFailed, RunParked, current_step, step, workflow
-from tests.support.restarts import die
+from durable_sqlite import Engine, NotDone, Retry, RunFailed, RunParked, current_step, step, workflow
+from tests.support.clock import START, ManualClock
+from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended
 
 stage = Stage()
@@ -50,6 +51,19 @@ async def probed_transfer() -> str:
 @step
 async def refuse() -> str:
     raise OSError
+
+
+@step(retry=Retry.fixed(10.0, max_attempts=3))
+async def charge_again() -> str:
+    name = await work(f"charge {current_step().attempt}")
+    if current_step().attempt == 1:
+        raise OSError
+    return name
+
+
+@workflow
+async def pay_again() -> str:
+    return await charge_again()
 
 
 @workflow
@@ -112,3 +126,27 @@ def test_a_step_that_the_failure_of_its_run_cut_off_is_told_so_after_the_resume(
 
     asyncio.run(scenario())
     assert told == [("charge#1", 1, False), ("charge#1", 1, True)]
+
+
+def test_an_attempt_that_a_kill_cut_off_is_told_so_though_a_clock_that_went_back_puts_it_off(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            stage.let("charge 1")
+            await pay_again.options(id="x").start()
+            await quiet(engine)
+            clock.advance(10)
+            await stage.seen("charge 2")
+            await die(engine)
+        stage.forget()
+        stage.let("charge 2")
+        behind = ManualClock(START + 5_000_000)
+        async with Engine(tmp_path / "j.db", workflows=[pay_again], clock=behind, unload_after=0) as engine:
+            await quiet(engine)
+            assert len(told) == 2
+            behind.advance(5)
+            assert await engine.run("x") == "charge 2"
+
+    asyncio.run(scenario())
+    assert told == [("charge_again#1", 1, False), ("charge_again#1", 2, False), ("charge_again#1", 2, True)]
