@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from .bodies import campaign as bodies
 from .damage import campaign as damage
 from .fleet import campaign as fleet
+from .simulation import campaign as simulation
 from .waiting import campaign as waiting
 from .walreset import campaign as walreset
 
 __all__ = ["main"]
 
-_CAMPAIGNS = (bodies, waiting, damage, fleet, walreset)
+_CAMPAIGNS = (bodies, waiting, simulation, damage, fleet, walreset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ from .mutants import MUTANTS
 from .threads import no_threads
 from .world import World
 
-__all__ = ["Tally", "Theatre", "cases_until_noticed", "play_all", "play_in_processes", "register", "shrink"]
+__all__ = ["Tally", "Theatre", "cases_until_noticed", "play_all", "play_in_processes", "register", "shrink", "theatre"]
 
 _CHUNK = 100  # cases that one process plays
 _QUICK = Path("/dev/shm")  # nothing that is played here is to survive a power cut
@@ -160,7 +160,9 @@ def _smaller(case: Case) -> Iterator[Case]:
 def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this campaign to the command line."""
     parser = campaigns.add_parser("simulation", help="several engines in virtual time through all kinds of trouble")
-    parser.add_argument("--cases", type=int, default=2_000, help="how many cases to play, unless --minutes are over before")
+    parser.add_argument(
+        "--cases", type=int, default=2_000, help="how many cases to play, unless --minutes are over before"
+    )
     parser.add_argument("--minutes", type=float, help="for how long, however many cases that are")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; a single case with --cases 1")
     parser.add_argument("--processes", type=int, default=1, help="how many processes to play them in")

@@ -14,6 +14,7 @@ from .processes import LEASE, Process
 __all__ = ["Checker", "Problem", "Run"]
 
 _STOPPED = {"completed", "cancelled", "failed", "parked"}
+_ONCE = {"launch", "leap"}
 _EARLY = 1_000  # microseconds by which sums of floats may differ
 
 
@@ -70,6 +71,8 @@ class Checker:
         self.runs: dict[int, Run] = {}
         self.ids: dict[str, Run] = {}
         self.entries: dict[tuple[int, str], _Entry] = {}
+        self.moved: set[str] = set()
+        """The runs of which something was recorded by the last tick."""
         self.obstructed_until = 0.0
         """Until when the storage was in trouble."""
         self._connection = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -78,6 +81,7 @@ class Checker:
         self._deadlines: dict[tuple[int, str], int] = {}
         self._begun: dict[tuple[str, str, int], list[int]] = {}
         self._effects: dict[tuple[str, str], list[int]] = {}
+        self._undone: set[tuple[str, str]] = set()
         self._keys: dict[tuple[str, str], str] = {}
         self._workers: dict[Process, int] = {}
         self._flying: defaultdict[Process, set[tuple[str, str]]] = defaultdict(set)
@@ -94,6 +98,7 @@ class Checker:
 
     def look(self, process: Process, before: int) -> None:
         """See what a tick of a process has changed; `before` is the number that it had as a worker."""
+        self.moved.clear()
         ((version,),) = self._connection.execute("PRAGMA data_version").fetchall()
         if version == self._version:
             return
@@ -131,9 +136,7 @@ class Checker:
             if by_owner and old.owner not in mine and old.state != "pending":
                 self.broken("a run was ended or suspended by somebody who did not drive it", old.id, old.owner, mine)
 
-    def _see_entries(
-        self, runs: dict[int, Run], entries: dict[tuple[int, str], Any], mine: set[int]
-    ) -> None:
+    def _see_entries(self, runs: dict[int, Run], entries: dict[tuple[int, str], Any], mine: set[int]) -> None:
         for key, old in self.entries.items():
             if entries.get(key) != old:
                 self.broken("what was recorded is gone, or is another", key, old, entries.get(key))
@@ -141,6 +144,7 @@ class Checker:
             if key in self.entries:
                 continue
             no, name = key
+            self.moved.add(runs[no].id)
             old, new = self.runs.get(no), runs[no]
             owners = {new.owner, old.owner if old is not None else None}
             # A person who settles what is in doubt records it, and drives nothing.
@@ -193,6 +197,9 @@ class Checker:
         epochs = self._begun.setdefault((info.run_id, info.key, info.attempt), [])
         if run.epoch in epochs:
             self.broken("an attempt began twice for one owner", info.run_id, info.key, info.attempt)
+        if epochs and info.name in _ONCE and (info.run_id, info.key) not in self._undone:
+            self.broken("an at-most-once step began again, and nobody was asked", info.run_id, info.key)
+        self._undone.discard((info.run_id, info.key))
         if epochs:
             self.counts["attempts made again"] += 1
             if not info.recovered:
@@ -205,8 +212,12 @@ class Checker:
         """A step has its effect."""
         had = self._effects.setdefault((info.run_id, info.key), [])
         had.append(value)
-        if info.name in {"launch", "leap"} and len(had) > 1:
+        if info.name in _ONCE and len(had) > 1:
             self.broken("an at-most-once step had its effect twice", info.run_id, info.key)
+
+    def is_undone(self, run_id: str, key: str) -> None:
+        """A probe or a person has said of an at-most-once step that it had no effect: it may begin again."""
+        self._undone.add((run_id, key))
 
     def gone(self, process: Process, info: StepInfo) -> None:
         """A step's body is over."""

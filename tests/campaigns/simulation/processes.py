@@ -155,6 +155,8 @@ class Process:
         self.open = False
         self.dies_at: tuple[str, int] | None = None
         """At which failpoint it dies, and how many are let pass before."""
+        self.stands_after_commit = 0.0
+        """For how many seconds it stands still as soon as it has committed something."""
         self.loop = _Loop(host, Random(f"{seed} order"))
         self.loop.threads = self
         self.loop.set_exception_handler(self._unexpected)
@@ -193,7 +195,10 @@ class Process:
         return self.journal
 
     def failpoint(self, name: str) -> None:
-        """Die here, where that was decided."""
+        """Die here, or stand still from here on, where that was decided."""
+        if name == "commit.after" and self.stands_after_commit:
+            self.stands_until = self.host.now + self.stands_after_commit
+            self.stands_after_commit = 0.0
         if self.dies_at is not None and self.dies_at[0] == name:
             self.dies_at = (name, self.dies_at[1] - 1) if self.dies_at[1] else None
             if self.dies_at is None:

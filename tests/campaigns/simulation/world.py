@@ -36,7 +36,7 @@ from .storage import Storage
 __all__ = ["World"]
 
 _HORIZON = 120.0  # seconds after which every run must have ended
-_MOST_TICKS = 200_000
+_MOST_TICKS = 50_000
 _DURATIONS = (0.0, 0.0, 0.01, 0.3, 1.0, 2.5)
 _VAULT = Vault(None, 1_000_000)
 
@@ -82,6 +82,8 @@ class World:
         self._trace = blake2b(digest_size=8)
         self._healed = False
         self._told: dict[str, Any] = {}
+        self._eager: dict[str, _Errand] = {}
+        """What is sent as soon as something is recorded of a run: then it may be about to rest."""
 
     @property
     def trace(self) -> str:
@@ -118,7 +120,10 @@ class World:
         value = self.checker.effect_of(info.run_id, info.key)
         if value is not None:
             return Done(value)
-        return Unknown() if self.checker.is_flying(info.run_id, info.key) else NotDone()
+        if self.checker.is_flying(info.run_id, info.key):
+            return Unknown()
+        self.checker.is_undone(info.run_id, info.key)
+        return NotDone()
 
     def _note(self, *what: object) -> None:
         self._trace.update(f"{self.now:.6f} {what}\n".encode())
@@ -139,7 +144,9 @@ class World:
             while not self.checker.problems and not self._is_over():
                 self._tick()
                 if self.now > _HORIZON or self.ticks > _MOST_TICKS:
-                    self.checker.broken("a run never ended", [(run.id, run.state) for run in self.checker.runs.values()])
+                    self.checker.broken(
+                        "a run never ended", [(run.id, run.state) for run in self.checker.runs.values()]
+                    )
             if not self.checker.problems:
                 self._see_ends()
         finally:
@@ -179,6 +186,8 @@ class World:
         self._running = None
         self.checker.look(process, before)
         self.checker.see_worker(process, self.now)
+        if self._eager:
+            self._send_eager()
         if process.over:
             self._bury(process)
 
@@ -233,6 +242,8 @@ class World:
                 self._bury(process)
             case "die":
                 process.dies_at = trouble.place, trouble.count
+            case "stand" if trouble.count:
+                process.stands_after_commit = length
             case "stand":
                 process.stands_until = max(process.stands_until, self.now + length)
             case "block":
@@ -255,7 +266,7 @@ class World:
         self.offset = max(self.offset, 0.0)
         for process in self._processes:
             process.stands_until = process.blocked_until = min(self.now, process.stands_until)
-            process.dies_at = None
+            process.dies_at, process.stands_after_commit = None, 0.0
             process.mount.doubts.clear()
             process.mount.unreadable = False
         if not self._processes:
@@ -291,7 +302,14 @@ class World:
             lambda: self._post(run_id, letters[1:]),
             str(letter.n),
         )
-        self._at(self.now + self._chance.random() * 3, partial(self._send, errand))
+        if self._chance.random() < 0.5 and not self._healed:
+            self._eager[run_id] = errand
+        else:
+            self._at(self.now + self._chance.random() * 3, partial(self._send, errand))
+
+    def _send_eager(self) -> None:
+        for run_id in [run_id for run_id in self._eager if self._healed or run_id in self.checker.moved]:
+            self._send(self._eager.pop(run_id))
 
     def _answer_all(self) -> None:
         """Somebody answers every question from time to time."""
@@ -319,6 +337,7 @@ class World:
         if self.checker.is_flying(run_id, key):
             return
         if value is None:
+            self.checker.is_undone(run_id, key)
             await run.settle(key, retry=True, by="a person")
         else:
             await run.settle(key, value, by="a person")
