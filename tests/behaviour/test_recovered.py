@@ -68,7 +68,7 @@ async def pay_again() -> str:
 
 @workflow
 async def pay_twice() -> list[str]:
-    return await asyncio.gather(charge(), transfer())
+    return list(await asyncio.gather(charge(), transfer()))
 
 
 @workflow
@@ -78,7 +78,7 @@ async def pay_with_probe() -> str:
 
 @workflow
 async def pay_and_refuse() -> list[str]:
-    return await asyncio.gather(charge(), refuse())
+    return list(await asyncio.gather(charge(), refuse()))
 
 
 def test_a_step_that_a_kill_cut_off_is_told_so_though_its_run_was_parked_since(tmp_path: Path) -> None:

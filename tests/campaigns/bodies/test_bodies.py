@@ -11,7 +11,7 @@ from .world import Theatre
 
 pytestmark = pytest.mark.campaign
 
-_CASES = 3_000
+_CASES = 1_000
 _MOST = 1_000  # cases after which a broken rule must have been noticed; most are within ten
 _RARE = "a-returning-pass-does-not-wait"  # needs a claim, a cancellation and a rest in one commit
 

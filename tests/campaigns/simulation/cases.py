@@ -18,6 +18,7 @@ _LEAVES = ("walk", "walk", "climb", "book", "book", "launch", "leap", "nap", "le
 _NAPS = (0.0, 0.2, 1.0, 3.0)
 _LIMITS = (0.0, 0.3, 1.5)
 _LENGTHS = (0.1, 0.5, 1.5, 2.5, 4.0)
+_STANDS = (0.5, 3.5, 5.0)
 _JUMPS = (-20.0, -3.0, -0.4, 0.4, 3.0, 20.0)
 _KINDS = {
     "kill": 3,
@@ -115,7 +116,7 @@ def _trouble(chance: Random) -> Trouble:
         at=chance.random() * (HEALED_AT - 1.0),
         kind=kind,
         process=chance.randrange(6),
-        length=chance.choice(_JUMPS if kind == "jump" else _LENGTHS),
+        length=chance.choice({"jump": _JUMPS, "stand": _STANDS}.get(kind, _LENGTHS)),
         place=chance.choice(_FAILPOINTS),
         count=chance.choice((0, 0, 1, 2, 5)),
         outcomes=tuple(chance.random() < 0.5 for _ in range(chance.choice((1, 1, 2, 3)))),

@@ -106,7 +106,7 @@ class Checker:
         self.counts["commits"] += 1
         self._connection.execute("BEGIN")
         try:
-            runs = {row[0]: Run(*row[:7], bool(row[7])) for row in self._connection.execute(_RUNS)}
+            runs = {row[0]: Run(*row) for row in self._connection.execute(_RUNS)}
             entries = {(row[0], row[1]): row[2:] for row in self._connection.execute(_ENTRIES)}
             signals = {(row[0], row[1]): row[2:] for row in self._connection.execute(_SIGNALS)}
             deadlines = {(row[0], row[1]): row[2] for row in self._connection.execute(_WAITS)}
@@ -137,9 +137,9 @@ class Checker:
                 self.broken("a run was ended or suspended by somebody who did not drive it", old.id, old.owner, mine)
 
     def _see_entries(self, runs: dict[int, Run], entries: dict[tuple[int, str], Any], mine: set[int]) -> None:
-        for key, old in self.entries.items():
-            if entries.get(key) != old:
-                self.broken("what was recorded is gone, or is another", key, old, entries.get(key))
+        for key, known in self.entries.items():
+            if entries.get(key) != known:
+                self.broken("what was recorded is gone, or is another", key, known, entries.get(key))
         for key, entry in entries.items():
             if key in self.entries:
                 continue
@@ -239,7 +239,7 @@ class Checker:
         """The key of a step of which nobody knows whether it began."""
         no = self.ids[run_id].no
         began = self._connection.execute("SELECT key FROM durable_intents WHERE run = ? ORDER BY at, key", (no,))
-        return next(key for (key,) in began.fetchall() if (no, key) not in self.entries)
+        return next(str(key) for (key,) in began.fetchall() if (no, key) not in self.entries)
 
     def acknowledged(self, what: str, run_id: str, dedupe: str = "") -> None:
         """A client was told that what it asked is done."""

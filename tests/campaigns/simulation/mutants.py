@@ -11,11 +11,11 @@ from unittest.mock import patch
 
 from durable_sqlite._neighbours import Neighbours
 from durable_sqlite._records import Hold, Intent, Rest, RunRow, WorkerRow
-from durable_sqlite._session import Session
 from durable_sqlite._sqlite import driving, faults, recording, statements, writer
 from durable_sqlite._sqlite.desk import Desk, Held
 from durable_sqlite._sqlite.door import Door
 from durable_sqlite._sqlite.faults import Fault
+from durable_sqlite._sqlite.transactions import given
 from durable_sqlite._sqlite.vigil import Vigil
 from durable_sqlite._sqlite.writer import Writer
 from durable_sqlite._worker import Worker
@@ -40,7 +40,7 @@ def an_answer_comes_before_the_commit() -> Generator[None, None, None]:
         def hasty(desk: Desk) -> Any:
             answer = act(desk)
             if not isinstance(answer, BaseException) and not early.done():
-                early.set_result(writer.given(answer))
+                early.set_result(given(answer))
             return answer
 
         def adopt(write: asyncio.Future[Any]) -> None:
@@ -158,15 +158,6 @@ def a_run_comes_to_rest_without_looking_again() -> AbstractContextManager[object
     return patch.object(driving, "_has_news", mutant)
 
 
-def nobody_hears_of_other_processes() -> AbstractContextManager[object]:
-    """What another process writes is found by whoever looks for something else."""
-
-    async def mutant(_self: Session) -> bool:
-        return False
-
-    return patch.object(Session, "_hear", mutant)
-
-
 def nobody_rings_for_runs_that_others_put_to_rest() -> AbstractContextManager[object]:
     """A process wakes what rests in its own memory, and nothing else."""
 
@@ -189,7 +180,6 @@ MUTANTS: dict[str, Mutant] = {
         a_lease_is_not_renewed,
         a_death_is_not_told_to_steps,
         a_run_comes_to_rest_without_looking_again,
-        nobody_hears_of_other_processes,
         nobody_rings_for_runs_that_others_put_to_rest,
     )
 } | {

@@ -146,10 +146,10 @@ class Process:
         self.connections: list[sqlite3.Connection] = []
         self.stands_until = 0.0
         """Until when nothing of it goes on."""
+        self.drowsy = 0.0
+        """By how many seconds its threads wake later than its loop where it stood still."""
         self.blocked_until = 0.0
         """Until when its loop does not turn; its threads do."""
-        self.stood_at = -1.0
-        """When its loop or all of it last stood still."""
         self.over = False
         """It has ended, or was killed."""
         self.open = False
@@ -197,7 +197,7 @@ class Process:
     def failpoint(self, name: str) -> None:
         """Die here, or stand still from here on, where that was decided."""
         if name == "commit.after" and self.stands_after_commit:
-            self.stands_until = self.host.now + self.stands_after_commit
+            self.stand(self.stands_after_commit)
             self.stands_after_commit = 0.0
         if self.dies_at is not None and self.dies_at[0] == name:
             self.dies_at = (name, self.dies_at[1] - 1) if self.dies_at[1] else None
@@ -227,7 +227,12 @@ class Process:
 
     def next_hop(self) -> float | None:
         """When one of its threads has a job to do."""
-        return None if self.over or not self._hops else max(self._hops[0][0], self.stands_until)
+        return None if self.over or not self._hops else max(self._hops[0][0], self.stands_until + self.drowsy)
+
+    def stand(self, length: float) -> None:
+        """Let nothing of it go on for so long."""
+        self.stands_until = max(self.stands_until, self.host.now + length)
+        self.drowsy = self.chance.choice((0.0, 0.05))
 
     def turn(self) -> None:
         """Let its loop turn once."""

@@ -58,20 +58,21 @@ async def _hop(threads: Threads, when: float, job: Callable[[], T]) -> T:
         try:
             value = job()
         except Exception as error:
-            loop.call_soon_threadsafe(_answer, answer, None, error)
+            loop.call_soon_threadsafe(_refuse, answer, error)
         else:
-            loop.call_soon_threadsafe(_answer, answer, value, None)
+            loop.call_soon_threadsafe(_answer, answer, value)
 
     threads.later(when, run)
     return await answer
 
 
-def _answer(future: asyncio.Future[T], value: T, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
+def _answer(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
         future.set_result(value)
-    else:
+
+
+def _refuse(future: asyncio.Future[Any], error: Exception) -> None:
+    if not future.done():
         future.set_exception(error)
 
 
@@ -88,15 +89,8 @@ class _Link:
     ) -> None:
         self._threads = _here()
         self._jobs: deque[Job] = deque()
-        self._connect: Callable[[], JobConnection] = partial(
-            sqlite3.connect,
-            database,
-            factory=partial(connection, jobs=self._jobs, farewell=farewell, gate=gate or Gate()),
-            uri=True,
-            isolation_level=None,
-            timeout=0,
-            cached_statements=256,
-        )
+        self._database = database
+        self._factory = partial(connection, jobs=self._jobs, farewell=farewell, gate=gate or Gate())
         self._connection: JobConnection | None = None
         self._free = 0.0
         self._open = False
@@ -122,8 +116,10 @@ class _Link:
             raise
 
     def _begin(self) -> None:
-        self._connection = self._connect()
-        self._threads.connections.append(self._connection)
+        self._connection = connection = self._factory(
+            self._database, uri=True, isolation_level=None, timeout=0, cached_statements=256
+        )
+        self._threads.connections.append(connection)
         self._open = True
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:

@@ -21,7 +21,6 @@ from durable_sqlite import (
     SignalRejected,
     SignalSuperseded,
     Unknown,
-    UnknownRun,
     WrongState,
 )
 from durable_sqlite._codec import Vault
@@ -177,10 +176,11 @@ class World:
             self.checker.broken("nothing is scheduled and a run has not ended", self.checker.ids)
             return
         self.now = max(self.now, min(choices, key=lambda choice: choice[0])[0])
-        _, process, turns = self._chance.choice([choice for choice in choices if choice[0] <= self.now])
-        if process is None:
+        _, chosen, turns = self._chance.choice([choice for choice in choices if choice[0] <= self.now])
+        if chosen is None:
             heapq.heappop(self._events)[2]()
             return
+        process = chosen
         before, self._running = process.worker, process
         (process.turn if turns else process.hop)()
         self._running = None
@@ -245,7 +245,7 @@ class World:
             case "stand" if trouble.count:
                 process.stands_after_commit = length
             case "stand":
-                process.stands_until = max(process.stands_until, self.now + length)
+                process.stand(length)
             case "block":
                 process.blocked_until = max(process.blocked_until, self.now + length)
             case "doubt":
@@ -254,8 +254,12 @@ class World:
             case "unreadable":
                 process.mount.unreadable = True
                 self._at(self.now + length, partial(setattr, process.mount, "unreadable", False))
-            case _ if process.open:
-                (process.close if trouble.kind == "close" else process.interrupt)()
+            case "close" if process.open:
+                process.close()
+            case "interrupt" if process.open:
+                process.interrupt()
+            case _:
+                pass
 
     def _heal(self) -> None:
         """From now on nothing goes wrong any more."""
@@ -308,8 +312,9 @@ class World:
             self._at(self.now + self._chance.random() * 3, partial(self._send, errand))
 
     def _send_eager(self) -> None:
-        for run_id in [run_id for run_id in self._eager if self._healed or run_id in self.checker.moved]:
-            self._send(self._eager.pop(run_id))
+        for run_id in list(self._eager):
+            if self._healed or (run_id in self.checker.moved and self._chance.random() < 0.4):
+                self._send(self._eager.pop(run_id))
 
     def _answer_all(self) -> None:
         """Somebody answers every question from time to time."""
@@ -357,24 +362,19 @@ class World:
     async def _ask(self, process: Process, errand: _Errand) -> None:
         try:
             got = await errand.ask(process.engine)
-        except UnknownRun:
-            again = True
         except (SignalRejected, WrongState):
             errand.over = True
-            return
         except DurableError as error:
             if errand.what == "result" and self._has_ended_badly(errand.run_id):
                 errand.over = True
-                return
-            self.checker.counts[type(error).__name__] += 1
-            again = True
+            elif not process.over:
+                self.checker.counts[type(error).__name__] += 1
+                self._at(self.now + 0.4, partial(self._send, errand))
         else:
-            again = False
-        if process.over:
-            return
-        if again:
-            self._at(self.now + 0.4, partial(self._send, errand))
-            return
+            if not process.over:
+                self._acknowledge(errand, got)
+
+    def _acknowledge(self, errand: _Errand, got: object) -> None:
         errand.over = True
         self._note("acknowledged", errand.what, errand.run_id)
         if errand.what == "result":

@@ -43,6 +43,7 @@ class Play:
         self.children: dict[str, Play] = {}  # all that it started, by the keys of the calls
         self.begun: Counter[str] = Counter()  # how often the body of each step began
         self.effects: set[str] = set()  # the keys of the steps whose effect has happened
+        self.probed: set[str] = set()  # those of at-most-once steps that the world was asked about since they began
         self.booked: set[str] = set()  # the keys of the transactions whose rows must be there
         self.cancelled = self.paused = self.terminated = False  # what was asked of it
         self.abandoned = False  # nobody waits for it any more, so it is to be cancelled
@@ -81,6 +82,9 @@ class Play:
         must(self.begun[key] <= attempt + cuts, "a step began again that nothing had cut off", self.id, key)
         once = call is not None and call.node.kind == "once"
         must(not (once and key in self.effects), "an at-most-once step began again after its effect", self.id, key)
+        first = self.begun[key] == 1
+        must(not once or first or key in self.probed, "an at-most-once step began again unasked", self.id, key)
+        self.probed.discard(key)
 
     def started(self, key: str, child: Play) -> None:
         """A run is stored that the body starts."""

@@ -82,6 +82,7 @@ class Witness:
         """Whether the effect of a step has happened."""
         had = (info.run_id, info.key) in self._effects
         self.counts[f"probe: {had}"] += 1
+        self._log.append(lambda: self.plays[info.run_id].probed.add(info.key))
         return had
 
     def process_ended(self) -> None:
