@@ -167,11 +167,16 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--seed", type=int, default=0, help="the first seed; a single case with --cases 1")
     parser.add_argument("--processes", type=int, default=1, help="how many processes to play them in")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break this rule, and see whether it is noticed")
+    parser.add_argument(
+        "--mutants", action="store_true", help="break each rule in turn: after how many cases is it noticed?"
+    )
     parser.add_argument("--shrink", action="store_true", help="make the first case that fails small")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.mutants:
+        return _list_mutants(options.cases)
     began = time.perf_counter()
     tally = Tally()
     if options.minutes is None:
@@ -187,6 +192,16 @@ def _run(options: argparse.Namespace) -> int:
             case = shrink(draw(tally.found[0][0]), stage)
             sys.stdout.write("\n".join(map(str, (case, *stage.play(case).checker.problems))) + "\n")
     return bool(tally.found) != bool(options.mutant)
+
+
+def _list_mutants(most: int) -> int:
+    missed = 0
+    for mutant in sorted(MUTANTS):
+        cases = cases_until_noticed(mutant, most)
+        missed += cases is None
+        sys.stdout.write(f"{mutant}: {'not noticed' if cases is None else cases}\n")
+        sys.stdout.flush()
+    return int(missed > 0)
 
 
 def _report(tally: Tally, seconds: float) -> None:
