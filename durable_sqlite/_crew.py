@@ -72,6 +72,8 @@ class Crew:
         self.transacting = False
         """Whether a transaction is under way: the next place in the run's order is taken, so nothing else may be recorded."""
         self._doubtful = {intent.key for intent in memory.intents}
+        self._intended = frozenset(self._doubtful)
+        """At-most-once steps that an earlier pass was about to begin."""
         self.recovered = row.interrupted
         """Whether what begins now may have begun in a process that left the run in the middle."""
         self.flight = Flight(
@@ -86,6 +88,11 @@ class Crew:
             lost=lost,
         )
         """The attempts that are under way, and what they have brought."""
+
+    @property
+    def unsure(self) -> bool:
+        """Whether something may have begun that is not recorded."""
+        return self.recovered or len(self.flight) > 0
 
     def start(self, call: Call, step: StepCall) -> None:
         """Make the next attempt of a step, or ask its probe."""
@@ -142,7 +149,7 @@ class Crew:
             key=call.key,
             attempt=call.attempt,
             max_attempts=self._policy(step).max_attempts,
-            recovered=self.recovered,
+            recovered=self.recovered or call.key in self._intended,
             idempotency_key=derived(self._row.uid, call.key),
             name=call.name,
         )

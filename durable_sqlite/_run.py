@@ -360,7 +360,10 @@ class Pass:
             self._settle_changes()
             waits = {key: call.as_wait() for key, call in self._desk.waiting.items()}
             nearest = self._desk.nearest()
-            self._suspender.suspend(waits, nearest[0] if nearest else None, paused=self._pausing)
+            # What waits for its next attempt may have begun that one where the clock was ahead.
+            unsure = self._crew.recovered and any(call.step is not None for call in self._desk.waiting.values())
+            due = nearest[0] if nearest else None
+            self._suspender.suspend(waits, due, paused=self._pausing, interrupted=unsure)
         else:
             self._desk.forbid(
                 "the body waits for something that nothing in it will bring about; only steps, sleeps, messages, answers, "
@@ -721,12 +724,13 @@ class Pass:
 
     def _end(self, ending: Ending) -> None:
         self._ending = True
+        cut_off = self._crew.unsure and ending.state in (State.FAILED, State.PARKED)
         self._crew.flight.stop()
         self._errands.stop()
         self._tidy_up()
         keys = tuple(key for key in ending.keys if key in self._replay)
         now = self._around.clock.now()
-        end = End(ending.state, ending.reason, ending.result, now, keys, self._drained)
+        end = End(ending.state, ending.reason, ending.result, now, keys, self._drained, interrupted=cut_off)
         self._ledger.end(end).add_done_callback(partial(self._ended, ending.state))
 
     def _ended(self, state: State, write: asyncio.Future[int | None]) -> None:

@@ -63,8 +63,11 @@ class Suspender:
         self.paused = False
         """Whether it rests because it is paused."""
 
-    def suspend(self, waits: Mapping[str, Wait], due: int | None, *, paused: bool) -> None:
-        """Give the run back until one of these waits is over, the nearest at `due`; or until it is no longer to be paused."""
+    def suspend(self, waits: Mapping[str, Wait], due: int | None, *, paused: bool, interrupted: bool) -> None:
+        """Give the run back until one of these waits is over, the nearest at `due`; or until it is no longer to be paused.
+
+        `interrupted` says that a step among them may have begun in a process that died.
+        """
         self.suspending = True
         rest = Rest(
             at=self._clock.now(),
@@ -72,6 +75,7 @@ class Suspender:
             closed=[key for key in self._written if key not in waits],
             due=due,
             paused=paused,
+            interrupted=interrupted,
         )
         self._ledger.suspend(rest).add_done_callback(partial(self._suspended, waits, paused))
 

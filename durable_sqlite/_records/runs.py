@@ -179,6 +179,8 @@ class End:
     failed_keys: tuple[str, ...] = ()
     drained: Drained | None = None
     """Set where the last thing that the body was given is all messages of a name that were there."""
+    interrupted: bool = False
+    """Something may have begun for it that is not recorded; it begins again if the run is made to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,8 @@ class Rest:
     """The nearest deadline of all open waits."""
     paused: bool = False
     """Nothing is in flight, and the body knows that the run is to be paused."""
+    interrupted: bool = False
+    """A step that waits may have begun in a process that died, and is not recorded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,10 @@ def suspend(desk: Desk, hold: Hold, rest: Rest) -> Suspension | LeaseLost:
     times = [None if rest.paused else rest.due, None if held.told else held.deadline]
     due = min((time for time in times if time is not None), default=None)
     state = State.PAUSED if rest.paused else State.SUSPENDED
-    desk.touch("come_to_rest", {"run": hold.run, "state": state, "due": due, "at": rest.at})
+    desk.touch(
+        "come_to_rest",
+        {"run": hold.run, "state": state, "due": due, "at": rest.at, "interrupted": rest.interrupted},
+    )
     return Suspension(suspended=True, pause=held.pause)
 
 
@@ -175,6 +178,7 @@ def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost | None:
         result=how.result,
         at=how.at,
         failed_keys=json.dumps(how.failed_keys),
+        interrupted=how.interrupted,
     )
     desk.touch("end", values)
     desk.stopped(hold.run, how.at)

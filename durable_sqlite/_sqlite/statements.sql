@@ -290,7 +290,8 @@ WHERE no = :run AND state IN ('failed', 'parked');
 -- A run that failed at its parent's deadline is the parent's letter, not one of its own.
 -- name: end
 UPDATE durable_runs SET
-    state = :state, reason = :reason, result = :result, ended_at = :at, owner = NULL, deaths = 0, interrupted = 0,
+    state = :state, reason = :reason, result = :result, ended_at = :at, owner = NULL, deaths = 0,
+    interrupted = :interrupted,
     failed_keys = :failed_keys, pause_at = NULL, pause_reason = NULL, pause_by = NULL,
     discarded_at = CASE WHEN :state = 'failed' AND :reason = 'deadline' AND deadline_inherited THEN :at END,
     updated_at = :at, changed = :tick
@@ -638,7 +639,7 @@ ON CONFLICT (run, key) DO UPDATE SET
 -- A run at rest belongs to nobody. That it came this far without killing anyone clears it.
 -- name: come_to_rest
 UPDATE durable_runs SET
-    state = :state, owner = NULL, due_at = :due, deaths = 0, interrupted = 0, updated_at = :at, changed = :tick
+    state = :state, owner = NULL, due_at = :due, deaths = 0, interrupted = :interrupted, updated_at = :at, changed = :tick
 WHERE no = :run;
 
 -- name: give_back

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
 from durable_sqlite import (
+    Done,
+    NotDone,
     Retry,
     Run,
     Signal,
     SignalRejected,
     Suspend,
+    Tx,
     UnknownRun,
     Workflow,
     current_run,
@@ -23,6 +27,7 @@ from durable_sqlite import (
     set_status,
     sleep,
     step,
+    transaction,
     workflow,
 )
 from durable_sqlite._context import StepInfo
@@ -63,8 +68,12 @@ class Scene(Protocol):
         """An attempt's body begins."""
         ...
 
-    def gone(self, info: StepInfo) -> None:
-        """An attempt's body is over."""
+    def gone(self, info: StepInfo, *, performed: bool) -> None:
+        """An attempt's body is over; if `performed`, its effect has happened."""
+        ...
+
+    def had_effect(self, info: StepInfo) -> bool:
+        """Whether the effect of a step has happened."""
         ...
 
 
@@ -87,6 +96,10 @@ class Calls(Protocol):
         """One call for each item."""
         ...
 
+    def limit(self, node: Node) -> AbstractAsyncContextManager[object]:
+        """A time limit, as `asyncio.timeout` is one."""
+        ...
+
     def say(self, status: str) -> None:
         """Set the status."""
         ...
@@ -98,13 +111,21 @@ class Acts:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
-    async def go(self, node: Node) -> Any:  # noqa: C901, PLR0911 - one case for each kind of act
+    async def go(self, node: Node) -> Any:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of act
         """Play one act."""
         match node.kind:
             case "sequence":
                 if node.name:
                     self._calls.say(node.name)
                 return [await self.go(part) for part in node.parts]
+            case "limit":
+                try:
+                    async with self._calls.limit(node):
+                        return await self.go(node.parts[0])
+                except TimeoutError:
+                    return "late"
+            case "loop":
+                return [await self.go(node.parts[0]) for _ in range(node.count)]
             case "group":
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self.go(part)) for part in node.parts]
@@ -184,11 +205,13 @@ class _Steps:
 
     async def _work(self, x: int, seconds: float, failures: int) -> int:
         info = current_step()
+        performed = False
         self._scene().began(info)
         try:
             await asyncio.sleep(seconds)
+            performed = True
         finally:
-            self._scene().gone(info)
+            self._scene().gone(info, performed=performed)
         if info.attempt <= failures:
             raise OSError(info.attempt)
         return x
@@ -201,9 +224,26 @@ class _Steps:
     async def tries(self, x: int, seconds: float, failures: int) -> int:
         return await self._work(x, seconds, failures)
 
+    async def _ask_the_scene(self, x: int, _seconds: float) -> Done[int] | NotDone:
+        return Done(x) if self._scene().had_effect(current_step()) else NotDone()
+
+    @step(at_most_once=True, probe=_ask_the_scene)
+    async def once(self, x: int, seconds: float) -> int:
+        return await self._work(x, seconds, 0)
+
     @step
     async def item(self, what: tuple[int, float, int]) -> int:
         return await self._work(*what)
+
+
+@transaction
+def book(tx: Tx, x: int, failures: int) -> int:
+    """A row that is there if and only if the outcome is."""
+    here = current_step()
+    tx.execute("INSERT INTO bookings (run, key) VALUES (?, ?)", (here.run_id, here.key))
+    if failures:
+        raise OSError(x)
+    return x
 
 
 class _Library:
@@ -220,6 +260,10 @@ class _Library:
                 return await self._steps.work(node.id, node.seconds, node.failures)
             case "tries":
                 return await self._steps.tries(node.id, node.seconds, node.failures)
+            case "once":
+                return await self._steps.once(node.id, node.seconds)
+            case "book":
+                return await book(node.id, node.failures)
             case "sleep":
                 await sleep(node.seconds)
                 return None
@@ -262,6 +306,9 @@ class _Library:
         if how == "collect":
             return await each(fn, items, concurrency=node.limit or None, on_error=how)
         return await each(fn, items, concurrency=node.limit or None, on_error=how)
+
+    def limit(self, node: Node) -> AbstractAsyncContextManager[object]:
+        return asyncio.timeout(node.seconds)
 
     def say(self, status: str) -> None:
         set_status(status)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,9 @@ _CALLS = {
     "step": ("step", "work"),
     "cleanup": ("step", "work"),
     "tries": ("step", "tries"),
+    "limit": ("timer", "asyncio.timeout"),
+    "once": ("step", "once"),
+    "book": ("transaction", "book"),
     "each_step": ("step", "item"),
     "sleep": ("sleep", "sleep"),
     "wait": ("signal", ""),
@@ -159,6 +163,36 @@ class Body:
                 self._give_up([call for call in calls if not call.future.done()])
                 raise
 
+    @asynccontextmanager
+    async def limit(self, node: Node) -> AsyncGenerator[None, None]:
+        """What `asyncio.timeout` does, with a call in the place of its timer."""
+        task = asyncio.current_task()
+        assert task is not None
+        call, before, expired = self._call(node), task.cancelling(), list[bool]()
+
+        def ring(timer: asyncio.Future[Any]) -> None:
+            if not timer.cancelled():
+                expired.append(True)
+                task.cancel()
+
+        call.future.add_done_callback(ring)
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            if expired and task.uncancel() <= before:
+                raise TimeoutError from error
+            raise
+        except BaseException:
+            if expired:
+                task.uncancel()
+            raise
+        else:
+            if expired:
+                task.uncancel()
+        finally:
+            call.future.remove_done_callback(ring)
+            self._give_up([call])
+
     def say(self, status: str) -> None:
         here, known = self.said
         self.said = (self.place, frozenset({status}) | (known if here == self.place else frozenset()))
@@ -193,7 +227,7 @@ class Body:
             raise asyncio.CancelledError
         usual, called = _CALLS[node.kind]
         kind, name = kind or usual, name or called or node.name
-        timed = kind == "sleep" or (kind in {"signal", "question"} and node.seconds)
+        timed = kind in {"sleep", "timer"} or (kind in {"signal", "question"} and node.seconds)
         deadline = self.clock + round(node.seconds * 1_000_000) if timed else None
         key = key or self._key(name)
         self.open[key] = call = Call(key, kind, name, node, self.clock, deadline, number, self._loop.create_future())

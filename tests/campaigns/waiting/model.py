@@ -42,8 +42,15 @@ class Play:
         self.family: list[Play] = []  # the runs that it started, but for the detached ones
         self.children: dict[str, Play] = {}  # all that it started, by the keys of the calls
         self.begun: Counter[str] = Counter()  # how often the body of each step began
+        self.effects: set[str] = set()  # the keys of the steps whose effect has happened
+        self.probed: set[str] = set()  # those of at-most-once steps that the world was asked about since they began
+        self.booked: set[str] = set()  # the keys of the transactions whose rows must be there
         self.cancelled = self.paused = self.terminated = False  # what was asked of it
         self.abandoned = False  # nobody waits for it any more, so it is to be cancelled
+        self._seen_late: dict[
+            str, Call
+        ] = {}  # what was open when the last commit came, as far as that may begin all the same
+        self._seen_late_at = 0
         self.still = False  # paused or over since everything came to rest: nothing more begins
         self.rested = False
         self.deadline: int | None = None
@@ -69,10 +76,15 @@ class Play:
         if self.end and not self.still:
             return  # it was terminated at this very moment
         self.begun[key] += 1
-        call = self.body.open.get(key)
+        call = self.body.open.get(key) or self._seen_late.get(key)
         must(call and call.kind == "step", "a step began that nobody waits for", self.id, key)
         must(not self.still, "a step began though its run is paused or over", self.id, key)
         must(self.begun[key] <= attempt + cuts, "a step began again that nothing had cut off", self.id, key)
+        once = call is not None and call.node.kind == "once"
+        must(not (once and key in self.effects), "an at-most-once step began again after its effect", self.id, key)
+        first = self.begun[key] == 1
+        must(not once or first or key in self.probed, "an at-most-once step began again unasked", self.id, key)
+        self.probed.discard(key)
 
     def started(self, key: str, child: Play) -> None:
         """A run is stored that the body starts."""
@@ -83,6 +95,12 @@ class Play:
 
     def recorded(self, fact: Fact, now: int) -> None:
         """The body is given an outcome."""
+        if self._seen_late_at != now:
+            self._seen_late_at, self._seen_late = now, {}
+        # A step may wait for a commit before it begins: an at-most-once step for its own, all others for the transaction
+        # that was asked for together with them. The body has not seen yet what else is in that one.
+        exact = fact.kind == "transaction"
+        self._seen_late |= {key: call for key, call in self.body.open.items() if exact or call.node.kind == "once"}
         must(not self.end and self.body.clock <= fact.at <= now, "an entry is out of order", self.id, fact, now)
         if fact.kind == "cancel":
             legal = self._is_over(fact.at) if fact.name == "deadline" else self.cancelled
@@ -93,9 +111,9 @@ class Play:
             if call is None or call.kind != fact.kind:
                 raise Broken(f"something was recorded that nobody waits for: {self.id}, {fact}")
             must(not self.still or call.kind == "step", "a paused run was given something", self.id, fact)
-            timed = fact.outcome == "timeout" or call.kind == "sleep"
+            timed = fact.outcome == "timeout" or call.kind in {"sleep", "timer"}
             must(not timed or (call.deadline or now + 1) <= fact.at, "a timer fired early", self.id, fact, call)
-            if call.kind != "sleep":
+            if call.kind not in {"sleep", "timer"}:
                 getattr(self, f"_{call.kind}")(call, fact)
         self.body.give(fact)
 
@@ -113,6 +131,12 @@ class Play:
         expected = ("error", "") if fails else ("value", value)
         must(self.begun[call.key], "a step was recorded that never began", self.id, fact)
         must((fact.outcome, fact.value) == expected, "a step came to something else", self.id, fact, expected)
+
+    def _transaction(self, call: Call, fact: Fact) -> None:
+        expected = ("error", "") if call.node.failures else ("value", call.node.id)
+        must((fact.outcome, fact.value) == expected, "a transaction came to something else", self.id, fact, expected)
+        if not call.node.failures:
+            self.booked.add(call.key)
 
     def _signal(self, call: Call, fact: Fact) -> None:
         mail = self._mail_for(call)
@@ -270,7 +294,7 @@ class Play:
             case "child" | "run":
                 return bool(self._ends_for(call)) or (call.kind == "child" and call.key not in self.children)
             case kind:
-                return kind != "sleep"
+                return kind not in {"sleep", "timer"}
 
     def ended(self, state: str, value: Any) -> None:
         """The run has stopped."""

@@ -14,8 +14,10 @@ from typing import Any
 from unittest.mock import patch
 
 from durable_sqlite import _errands
+from durable_sqlite._body_loop import BodyLoop
 from durable_sqlite._call import Call
 from durable_sqlite._desk import Desk
+from durable_sqlite._ledger import Ledger
 from durable_sqlite._mail import Mailbox
 from durable_sqlite._records import (
     Entry,
@@ -342,6 +344,29 @@ def an_idle_body_misses_its_timer() -> AbstractContextManager[object]:
     return patch.object(Worker, "rested", mutant)
 
 
+def an_intent_is_not_written_down() -> AbstractContextManager[object]:
+    """Nobody knows of an at-most-once step that it was about to begin."""
+    return patch.object(Ledger, "intend", lambda *_: None)
+
+
+def a_time_limit_that_is_over_tells_nobody() -> AbstractContextManager[object]:
+    """It is recorded that time is up, and the body goes on."""
+    return patch.object(BodyLoop, "fire", lambda *_: None)
+
+
+def a_new_pass_forgets_transactions() -> AbstractContextManager[object]:
+    """Replay knows of all outcomes but those of transactions."""
+    memories = MemoryJournal.memories
+
+    async def mutant(self: MemoryJournal, runs: Sequence[int]) -> list[Memory]:
+        kept = await memories(self, runs)
+        return [
+            replace(one, entries=[entry for entry in one.entries if entry.kind is not Kind.TRANSACTION]) for one in kept
+        ]
+
+    return patch.object(MemoryJournal, "memories", mutant)
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.__name__.replace("_", "-"): mutant
     for mutant in (
@@ -373,6 +398,9 @@ MUTANTS: dict[str, Mutant] = {
         a_status_is_said_again_on_replay,
         a_status_is_not_kept,
         an_idle_body_misses_its_timer,
+        an_intent_is_not_written_down,
+        a_time_limit_that_is_over_tells_nobody,
+        a_new_pass_forgets_transactions,
     )
 }
 """By name, what each breaks."""

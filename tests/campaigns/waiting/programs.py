@@ -25,7 +25,7 @@ class Node:
     seconds: float = 0.0
     """How long it takes, or may take; 0 without a limit."""
     count: int = 0
-    """How many items; which run a message is for."""
+    """How many items, or rounds; which run a message is for."""
     failures: int = 0
     """How many attempts fail; which item fails, counted from 1."""
     limit: int = 0
@@ -45,6 +45,8 @@ _LEAVES = (
     *(Node("wait", name=name, seconds=limit) for name in SIGNALS for limit in _LIMITS),
     *(Node("step", seconds=seconds) for seconds in (0.0, 0.0, 1.0, 4.0)),
     Node("step", failures=1),
+    *(Node("once", seconds=seconds) for seconds in (0.0, 1.0, 4.0)),
+    *(Node("book", failures=failures) for failures in (0, 0, 1)),
     *(Node("ask", name=POINTS[0], seconds=limit) for limit in _LIMITS),
     *(Node("ask", name=name, seconds=limit) for name in POINTS for limit in _LIMITS),
     *(Node("sleep", seconds=seconds) for seconds in (0.0, 1.0, 5.0, 50.0)),
@@ -63,16 +65,22 @@ _WITH_ONE = (
     Node("cleanup", seconds=1.0),
     Node("cleanup", failures=1),
     Node("catch"),
+    *(Node("limit", seconds=seconds) for seconds in (0.5, 2.0, 6.0)),
     Node("child"),
     Node("child"),
     Node("each_child", count=2),
     Node("each_child", count=3, limit=2, flag=True),
 )
+_REPEATED = tuple(leaf for leaf in _LEAVES if leaf.kind != "send")  # what became of a message is told by its act
 _WITH_TWO = (Node("start"), Node("start", flag=True))
 _WITH_SEVERAL = (
     *(Node("sequence", name=name) for name in ("", "here", "there")),
     *(Node(kind) for kind in ("group", "group", "gather", "race", "race")),
 )
+
+
+def _loop(count: int, part: Node) -> Node:
+    return Node("loop", (part,), count=count)
 
 
 def _inner(part: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
@@ -82,6 +90,7 @@ def _inner(part: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
         st.builds(_with_parts, st.sampled_from(_WITH_ONE), one),
         st.builds(_with_parts, st.sampled_from(_WITH_SEVERAL), three),
         st.builds(_with_parts, st.sampled_from(_WITH_TWO), two),
+        st.builds(_loop, st.sampled_from((2, 3)), st.sampled_from(_REPEATED)),
     )
 
 

@@ -10,7 +10,7 @@ from .campaign import broken_rules, play
 
 pytestmark = pytest.mark.campaign
 
-_CASES = 600
+_CASES = 1_000
 
 
 def test_no_promise_is_broken_by_random_programs_that_wait() -> None:
@@ -18,6 +18,8 @@ def test_no_promise_is_broken_by_random_programs_that_wait() -> None:
     assert not tally.found, tally.found[0][1]
     for what in ("completed", "failed", "crash", "signal: value", "question: value", "child: value", "act: value"):
         assert tally.counts[what] > _CASES // 4  # programs do come to something
+    for what in ("transaction: value", "timer: value", "probe: False"):
+        assert tally.counts[what] > _CASES // 40
     for what in ("cancelled", "signal: timeout", "question: timeout", "SignalSuperseded", "close", "interrupt"):
         assert tally.counts[what] > _CASES // 20
 

@@ -42,7 +42,10 @@ class Witness:
         self.counts: Counter[str] = Counter()
         self.in_flight: set[tuple[str, str]] = set()
         """Run and key of each step whose body is at work."""
+        self._effects: set[tuple[str, str]] = set()
         self._disk = disk
+        self._tables = disk.tables.connection
+        self._tables.execute("CREATE TABLE bookings (run TEXT NOT NULL, key TEXT NOT NULL)")
         self._program = program
         self._log: list[Callable[[], object]] = []
         self._told: dict[str, str] = {}
@@ -68,9 +71,19 @@ class Witness:
         self.counts["attempts"] += 1
         self._log.append(lambda: self.plays[info.run_id].began(info.key, info.attempt, cuts))
 
-    def gone(self, info: StepInfo) -> None:
-        """An attempt's body is over."""
+    def gone(self, info: StepInfo, *, performed: bool) -> None:
+        """An attempt's body is over; if `performed`, its effect has happened."""
         self.in_flight.discard((info.run_id, info.key))
+        if performed:
+            self._effects.add((info.run_id, info.key))
+            self._log.append(lambda: self.plays[info.run_id].effects.add(info.key))
+
+    def had_effect(self, info: StepInfo) -> bool:
+        """Whether the effect of a step has happened."""
+        had = (info.run_id, info.key) in self._effects
+        self.counts[f"probe: {had}"] += 1
+        self._log.append(lambda: self.plays[info.run_id].probed.add(info.key))
+        return had
 
     def process_ended(self) -> None:
         """A process is gone, with all that was only in its memory."""
@@ -147,6 +160,8 @@ class Witness:
             raise Broken(f"the journal was written against its rules: {self._disk.violations}")
         for play in self.plays.values():
             self._compare(play, self.row(play), now)
+        booked = sorted(self._tables.execute("SELECT run, key FROM bookings").fetchall())
+        agree("what is booked", booked, sorted((play.id, key) for play in self.plays.values() for key in play.booked))
 
     def _created(self, row: RunRow) -> None:
         parent = None if row.parent is None else self.plays[self._disk.runs[row.parent].id]
@@ -255,12 +270,12 @@ def _state(question: Question) -> str:
 
 def _value(entry: Entry) -> Any:
     """What an entry says, as the model takes it."""
-    if entry.outcome is Outcome.TIMEOUT or entry.kind in {Kind.SLEEP, Kind.CANCEL}:
+    if entry.outcome is Outcome.TIMEOUT or entry.kind in {Kind.SLEEP, Kind.TIMER, Kind.CANCEL}:
         return None
     held = opened(entry.payload)
     match entry.outcome, entry.kind:
         case Outcome.ERROR, _:
-            value = "" if entry.kind is Kind.STEP else held["state"]
+            value = "" if entry.kind in {Kind.STEP, Kind.TRANSACTION} else held["state"]
         case Outcome.DECLARED, _:
             value = held["class"]
         case _, Kind.SIGNAL:

@@ -61,9 +61,13 @@ class World:
         """An attempt's body begins."""
         self._witness.began(info)
 
-    def gone(self, info: StepInfo) -> None:
-        """An attempt's body is over."""
-        self._witness.gone(info)
+    def gone(self, info: StepInfo, *, performed: bool) -> None:
+        """An attempt's body is over; if `performed`, its effect has happened."""
+        self._witness.gone(info, performed=performed)
+
+    def had_effect(self, info: StepInfo) -> bool:
+        """Whether the effect of a step has happened."""
+        return self._witness.had_effect(info)
 
     # Clients ---------------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ class Driving(Door):
             if is_news or (not rest.paused and _has_come(self.disk, row.no, waits)):
                 return Suspension(suspended=False, cancel=cancel, pause=row.pause)
             self.disk.open_waits[row.no] = waits
-            row = self.disk.put(row, deaths=0, interrupted=False)
+            row = self.disk.put(row, deaths=0, interrupted=rest.interrupted)
             if rest.paused:
                 self.disk.lay_aside(row, rest.at)
                 return Suspension(suspended=True, pause=row.pause)
@@ -141,7 +141,7 @@ class Driving(Door):
                 result=how.result,
                 failed_keys=how.failed_keys,
                 deaths=0,
-                interrupted=False,
+                interrupted=how.interrupted,
                 discarded_at=how.at if theirs else None,
             )
             return self.disk.wake_waiters(row, how.at) if row.state in ENDED else 0
