@@ -60,7 +60,17 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
 
 @pytest.mark.parametrize(
     ("name", "outputs"),
-    [("failure", 2), ("waiting", 8), ("children", 4), ("control", 4), ("exactly_once", 1), ("care", 5), ("damage", 2)],
+    [
+        ("failure", 2),
+        ("waiting", 8),
+        ("children", 4),
+        ("control", 4),
+        ("exactly_once", 1),
+        ("care", 5),
+        ("damage", 2),
+        ("replay", 1),
+        ("spec", 1),
+    ],
 )
 def test_a_page_prints_what_it_says_it_prints(name: str, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_signals, "_KNOWN", WeakValueDictionary[Any, Any]())  # a page is a program by itself

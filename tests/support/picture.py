@@ -54,8 +54,9 @@ async def make(journal: Path) -> None:
     """A run with retries, a wait and a child."""
     async with Engine(journal):
         run = await order.options(id="order-A1").start(["a book", "a pen", "a lamp"])
-        while "charge#1" not in [entry.key for entry in await run.history() if entry.outcome]:
-            await asyncio.sleep(0.1)
+        async for info in run.watch():
+            if any("Paid" in sentence for sentence in info.waiting_for):
+                break
         await asyncio.sleep(1.2)
         await run.signal(Paid(receipt="r-17"))
         await run
