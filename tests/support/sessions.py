@@ -139,8 +139,7 @@ def plainly(text: str) -> str:
 def _write(page: Path, folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for typed in reversed(list(played(text, folder))):
-        if not typed.is_shown:
-            text = text[: typed.at] + typed.printed + text[typed.at + len(typed.shown) :]
+        text = text[: typed.at] + typed.printed + text[typed.at + len(typed.shown) :]
     page.write_text(text, encoding="utf-8")
 
 
