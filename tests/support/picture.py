@@ -65,5 +65,12 @@ async def make(journal: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(make(Path(folder) / "orders.db"))
-        words = ["timeline", "order-A1", "--db", f"{folder}/orders.db", "--svg", str(ROOT / "docs/pictures/timeline.svg")]
+        words = [
+            "timeline",
+            "order-A1",
+            "--db",
+            f"{folder}/orders.db",
+            "--svg",
+            str(ROOT / "docs/pictures/timeline.svg"),
+        ]
         subprocess.run([sys.executable, "-m", "durable_sqlite", *words], env=environment(), check=True)

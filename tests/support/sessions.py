@@ -1,8 +1,9 @@
 """The sessions at a terminal that a page shows: typed again in an empty folder, and held against what the page prints.
 
-A page that says `<!-- session -->`, perhaps with the module that it needs, is one story in one folder. A block of code with `title="orders.py"` is that file from then
-on. In a `console` block each line after `$ ` is typed, and what stands below it is what it prints. Where that ends with the
-line `Killed`, the program is killed with SIGKILL as soon as it has printed the line before.
+A page that says `<!-- session -->`, perhaps with the module that it needs, is one story in one folder. A block of code with
+`title="orders.py"` is that file from then on. In a `console` block each line after `$ ` is typed, and what stands below it is
+what it prints. Where that ends with the line `Killed`, the program is killed with SIGKILL as soon as it has printed the line
+before.
 
 `python -m tests.support.sessions PAGE…` types them, all pages in one folder, and writes what is printed into the pages.
 """
