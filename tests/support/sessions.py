@@ -125,8 +125,8 @@ def _typed(command: str, shown: str, folder: Path) -> str:
 
 def plainly(text: str) -> str:
     """A text without what is another one each time: times, durations, process numbers, sizes, where lines were broken."""
-    text = re.sub(r"\b\d\d:\d\d:\d\d\b", "TIME", text)
-    text = re.sub(r"\b\d{4}-\d\d-\d\d\b", "DATE", text)
+    text = " ".join(text.split())
+    text = re.sub(r"\b(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d\b", "TIME", text)  # today's have no date
     text = re.sub(r"<?\b\d+(\.\d+)? (ms|s|min|h)\b", "LONG", text)
     text = re.sub(r"\bLONG( LONG)+", "LONG", text)
     text = re.sub(r"\b\d+\.\d\ds\b", "LONG", text)  # as pytest writes it
