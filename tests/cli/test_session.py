@@ -33,7 +33,7 @@ def _shown() -> list[str]:
 
 def _below(line: str, time: int) -> str:
     """What the page shows below a line, where it is typed for the first or another time."""
-    shown = re.findall(
+    shown: list[str] = re.findall(
         rf"^\$ {re.escape(line)}\n((?:(?!\$ |```).*\n)*)", _PAGE.read_text(encoding="utf-8"), re.MULTILINE
     )
     return shown[time - 1]
