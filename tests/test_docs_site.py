@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -38,7 +39,7 @@ def _anchors(page: Path) -> set[str]:
         found.add(named)
     for name in re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE):
         found.add(name)
-        thing = getattr(durable_sqlite, name.removeprefix("durable_sqlite."))
+        thing = resolve_name(name)
         if inspect.isclass(thing):
             found |= {f"{name}.{member}" for member in dir(thing) if not member.startswith("_")}
     return found
