@@ -57,7 +57,14 @@ def pages() -> list[Path]:
 
 def _is_session(text: str) -> bool:
     said = _MARK.search(text)
-    return said is not None and (said[1] is None or find_spec(said[1]) is not None)
+    return said is not None and (said[1] is None or _is_there(said[1]))
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even what it is in
+        return False
 
 
 def played(text: str, folder: Path) -> Iterator[Typed]:
