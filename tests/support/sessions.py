@@ -91,7 +91,7 @@ def _typed(command: str, shown: str, folder: Path) -> str:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
-        "COLUMNS": "90",
+        "COLUMNS": "80",
         "NO_COLOR": "1",
         "USER": "you",
         "LOGNAME": "you",
