@@ -2,7 +2,7 @@
 
 A page that says `<!-- session -->`, perhaps with the module that it needs, is one story in one folder. A block of code with
 `title="orders.py"` is that file from then on. In a `console` block each line after `$ ` is typed, and what stands below it is
-what it prints. Where that ends with the line `Killed`, the program is killed with SIGKILL as soon as it has printed the line
+what it prints. Where that ends with the line `Killed`, the program is killed with SIGKILL as soon as it has printed all lines
 before.
 
 `python -m tests.support.sessions PAGE…` types them, all pages in one folder, and writes what is printed into the pages.
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -113,9 +114,11 @@ def _typed(command: str, shown: str, folder: Path) -> str:
     printed: list[str] = []
     try:
         if lines and lines[-1] == _KILLED:
+            missing = Counter(plainly(line) for line in lines[:-1])
             for said in process.stdout:
                 printed.append(said)
-                if plainly(said) == plainly(lines[-2]) and len(printed) >= len(lines) - 1:
+                missing -= Counter([plainly(said.replace(str(folder), _FOLDER))])
+                if not missing:
                     process.kill()
                     break
             else:
@@ -147,6 +150,7 @@ def plainly(text: str) -> str:
 def _write(page: Path, folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for typed in reversed(list(played(text, folder))):
+        assert typed.shown.endswith(f"{_KILLED}\n") == typed.printed.endswith(f"{_KILLED}\n"), typed
         text = text[: typed.at] + typed.printed + text[typed.at + len(typed.shown) :]
     page.write_text(text, encoding="utf-8")
 
