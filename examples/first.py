@@ -1,4 +1,4 @@
-"""Brew five cups. Kill it in the middle, start it again: it goes on with the cup it was at."""
+"""Five cups. Kill it, start it again: it goes on with the cup it was at."""
 
 import asyncio
 import sys
@@ -20,7 +20,8 @@ async def breakfast(cups: int) -> list[str]:
 
 async def main() -> None:
     async with Engine(sys.argv[1] if len(sys.argv) > 1 else "first.db"):
-        run = await breakfast.options(id="breakfast").start(5)  # the same id again attaches to the run that exists
+        # The same id again attaches to the run that exists.
+        run = await breakfast.options(id="breakfast").start(5)
         print("served:", ", ".join(await run), flush=True)
 
 

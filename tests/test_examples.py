@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.support.house import ROOT, environment, killed_at, marked, python, started
+from tests.support.house import ROOT, environment, killed_at, python, started
 
 FIRST = ROOT / "examples" / "first.py"
 REVIEW = ROOT / "examples" / "review.py"
@@ -67,13 +67,6 @@ def test_the_review_example_killed_while_it_waits_is_answered_from_another_proce
         "packing a pen",
     ]
     assert python(REVIEW, journal).splitlines()[-1] == rest[-1]
-
-
-@pytest.mark.parametrize("path", [REVIEW, TRANSFER], ids=lambda path: path.name)
-def test_what_the_readme_shows_of_an_example_stands_in_it(path: Path) -> None:
-    example = path.read_text(encoding="utf-8")
-    for part in marked(f"parts of examples/{path.name}").split("\n\n\n"):
-        assert part.rstrip("\n") in example
 
 
 @pytest.mark.parametrize("line", ["measuring Lima at 18", *rarely("measuring Oslo at 6", "rendering Hanoi")])

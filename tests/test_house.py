@@ -77,6 +77,12 @@ def test_the_readme_links_to_files_that_exist() -> None:
     assert not [link for link in links if not (ROOT / link).exists()]
 
 
+def test_the_readme_is_two_screens_long_and_has_a_contract_of_seven_sentences() -> None:
+    assert readme().count("\n") <= 100
+    contract = readme().partition("\n## The contract\n")[2].partition("\n## ")[0]
+    assert len(re.findall(r"^\d+\. ", contract, re.MULTILINE)) == 7
+
+
 def test_the_version_is_written_once() -> None:
     settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     version: str = settings["project"]["version"]

@@ -28,20 +28,21 @@ _STUCK = 500
 
 
 class Teller:
-    """Tells on standard error what one run records, from now on.
+    """Tells on standard error what one run records, from some time on.
 
     Args:
         call: Where it is told.
         no: The run's number.
+        since: From when on; from now, where nothing is said.
     """
 
-    def __init__(self, call: Call, journal: Journal, no: int) -> None:
+    def __init__(self, call: Call, journal: Journal, no: int, *, since: int | None = None) -> None:
         self._call = call
         self._journal = journal
         self._no = no
         self._status: str | None = None
         self._pulse: object = None
-        self._since = call.now()
+        self._since = call.now() if since is None else since
         self._seq, self._attempts = journal.read(self._position)
 
     def begin_anew(self) -> None:
@@ -50,7 +51,8 @@ class Teller:
 
     def _position(self, tables: Tables) -> tuple[int, set[tuple[str, int, int]]]:
         (seq,) = tables.first("last_entry", run=self._no, before=self._since)
-        return seq, {(row[0], row[1], row[3]) for row in tables.all("attempts", run=self._no, limit=-1)}
+        attempts = tables.all("attempts", run=self._no, limit=-1)
+        return seq, {(row[0], row[1], row[3]) for row in attempts if row[3] < self._since}
 
     def look(self) -> None:
         """Tell what is new."""

@@ -89,12 +89,13 @@ def _start(call: Call) -> int:
 
     async def work() -> tuple[str, bool, int]:
         async with opened(engine):
+            before = call.now()  # its first steps may be recorded by the time `start` returns
             run = await chosen.options(engine=engine).start(*args, **kwargs)
             with call.journal() as journal:
                 no = journal.read(lambda tables: journal.find(tables, run.id)).no
                 call.out.note(f"{'started' if run.created else 'attached to'} run {run.id} of workflow {workflow.name}")
                 if options.wait:
-                    await drive(engine, Teller(call, journal, no), patience=_STAY)
+                    await drive(engine, Teller(call, journal, no, since=before), patience=_STAY)
             return run.id, run.created, no
 
     run_id, created, no = perform(call, work)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.cli.support import Said, durable_sqlite, environment
 from tests.support.house import ROOT
+from tests.support.sessions import plainly
 
 _PAGE = ROOT / "docs" / "cli_acting.md"
 
@@ -28,6 +29,14 @@ def _shown() -> list[str]:
     """What the page types after a prompt, in its session."""
     section = _PAGE.read_text(encoding="utf-8").partition("## From a crash to the end")[2].partition("\n## ")[0]
     return re.findall(r"^\$ (.*)$", section, re.MULTILINE)
+
+
+def _below(line: str, time: int) -> str:
+    """What the page shows below a line, where it is typed for the first or another time."""
+    shown: list[str] = re.findall(
+        rf"^\$ {re.escape(line)}\n((?:(?!\$ |```).*\n)*)", _PAGE.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return shown[time - 1]
 
 
 def _hint(said: Said) -> str:
@@ -50,7 +59,10 @@ def test_a_killed_run_is_brought_to_its_end_by_the_printed_hints_alone(tmp_path:
         typed.append(line)
         words = shlex.split(line)
         assert words[0] == "durable_sqlite"
-        return durable_sqlite(*words[1:], cwd=tmp_path, env={"PYTHONUTF8": "1"}, codes=codes or (0,))
+        said = durable_sqlite(*words[1:], cwd=tmp_path, env={"PYTHONUTF8": "1"}, codes=codes or (0,))
+        shown, printed = plainly(_below(line, typed.count(line))), plainly(said.out + said.err)
+        assert sorted(printed.split()) == sorted(shown.split()), said  # the two streams of a command mix in any order
+        return said
 
     listed = type_it("durable_sqlite list --db orders.db")
     assert re.search(r"order-A1 +order +running +.* is gone", listed.out)

@@ -53,6 +53,39 @@ def test_a_run_is_started_and_driven_here(failed: Stand) -> None:
     assert failed.state("d-one") == "failed"  # others are left alone
 
 
+_HASTY = """
+from durable_sqlite import Workflow, step, workflow
+
+
+@step
+async def cook() -> str:
+    return "an egg"
+
+
+@workflow
+async def breakfast() -> str:
+    return await cook()
+
+
+start = Workflow.start
+
+
+async def start_and_end(*args, **kwargs):
+    run = await start(*args, **kwargs)
+    await run  # as fast as it may be
+    return run
+
+
+Workflow.start = start_and_end
+"""
+
+
+def test_what_was_recorded_before_anybody_could_look_is_told_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "hasty.py").write_text(_HASTY)
+    said = Stand(tmp_path).type("start", "breakfast", "--app", "hasty", "--input", "{}", "--wait", "--create")
+    assert "  cook#1  step" in said.err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
