@@ -244,13 +244,13 @@ def test_a_recorded_call_that_was_moved_is_not_run_again_unasked(tmp_path: Path)
 def recording_a_step_that_goes(path: Path) -> None:
     """Record an outcome of a step that no longer exists afterwards."""
 
-    @step(name="charge")
-    async def charge(cents: int) -> int:
-        effects.append("charge")
+    @step(name="levy")
+    async def levy(cents: int) -> int:
+        effects.append("levy")
         return cents
 
     async def with_it() -> None:
-        await charge(5)
+        await levy(5)
         await stop_here()
 
     asyncio.run(begin(path, with_it, recorded=1))
@@ -262,22 +262,22 @@ def test_a_renamed_step_is_noticed_before_it_runs_again(tmp_path: Path) -> None:
     gc.collect()
 
     @step
-    async def charge_card(cents: int) -> int:
-        effects.append("charge_card")
+    async def levy_card(cents: int) -> int:
+        effects.append("levy_card")
         return cents
 
     async def renamed() -> int:
-        return await charge_card(5)
+        return await levy_card(5)
 
     async def scenario() -> None:
         message = await parks(path, renamed)
-        assert "charge#1" in message
-        assert '@step(name="charge")' in message
+        assert "levy#1" in message
+        assert '@step(name="levy")' in message
 
     asyncio.run(scenario())
-    assert effects == ["charge"]
+    assert effects == ["levy"]
 
-    @step(name="charge")
+    @step(name="levy")
     async def kept(cents: int) -> int:
         effects.append("kept")
         return cents
@@ -286,7 +286,7 @@ def test_a_renamed_step_is_noticed_before_it_runs_again(tmp_path: Path) -> None:
         return await kept(5)
 
     assert asyncio.run(resume(path, named)) == 5
-    assert effects == ["charge"]
+    assert effects == ["levy"]
 
 
 def test_the_removal_of_a_step_can_be_accepted_for_the_run(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_the_removal_of_a_step_can_be_accepted_for_the_run(tmp_path: Path) -> No
         assert await resume(path, without, accept_changes=True) == "INSTEAD"
 
     asyncio.run(scenario())
-    assert effects == ["charge", "instead"]
+    assert effects == ["levy", "instead"]
 
 
 @pytest.mark.contradicts("two", "crash", reason="its process has to have forgotten a step")
@@ -329,10 +329,10 @@ def test_an_accepted_removal_holds_after_a_wait_too(tmp_path: Path) -> None:
             assert (await run.info()).state is State.SUSPENDED
             clock.advance(61)
             assert await run == "AFTER THE WAIT"
-            assert [entry.key for entry in await run.history() if entry.removed] == ["charge#1"]
+            assert [entry.key for entry in await run.history() if entry.removed] == ["levy#1"]
 
     asyncio.run(scenario())
-    assert effects == ["charge", "after the wait"]
+    assert effects == ["levy", "after the wait"]
 
 
 def test_a_step_that_still_exists_may_be_called_no_longer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -181,6 +181,7 @@ def test_a_recorded_step_costs_one_row_of_less_than_200_bytes(tmp_path: Path) ->
 # Statements ----------------------------------------------------------------------------------------------------------
 
 SCANS_ON_PURPOSE = {
+    "others": "there is one row, and as many rows as open engines",
     "tick_now": "there is one row",
     "workers": "there are as many rows as open engines",
     "strangers": "the states and names that were given, which are few",
