@@ -2,6 +2,7 @@
 anything behind, and tests of behaviour may be played in another mode."""
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -26,6 +27,10 @@ settings.register_profile(  # long, for campaigns: `--hypothesis-profile=long`
     "long", max_examples=5_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("everyday")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and everything from there on: but Ctrl-C is one of the ways to end.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _LEFTOVERS = pytest.StashKey[Leftovers]()
 _PLAY = pytest.StashKey[Play]()
