@@ -237,3 +237,4 @@ class World:
         """Put everything away."""
         self._process.put_away()
         self._witness.close()
+        self._disk.tables.close()
