@@ -239,6 +239,8 @@ def test_the_pulse_tells_that_somebody_has_written(lab: Over) -> None:
         await journal.report(hold, Report("x", None, 20))
         assert (await journal.pulse()).any != own.any
 
+    lab(program)
+
 
 def test_the_pulse_tells_others_apart_from_oneself(lab: Over) -> None:
     async def program(lab: Lab) -> None:
