@@ -376,7 +376,8 @@ def choose(named: Host | None) -> Host:
     here = scope.get()
     if isinstance(here, EngineScope):
         return here.engine
-    mine = [engine for engine in NOWHERE.engines if engine.loop is _running()]
+    running = _running()
+    mine = [engine for engine in NOWHERE.engines if engine.loop is running]
     if len(mine) == 1:
         return mine[0]
     how = "open one with `async with Engine(path)`, or name one with `.options(engine=engine)`"

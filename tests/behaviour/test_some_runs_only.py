@@ -25,6 +25,20 @@ async def has_a_child(seconds: float) -> str:
     return await rests(seconds)
 
 
+def test_an_engine_notes_which_runs_it_has_driven_where_somebody_wants_to_know(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", drive=False) as client:
+            for run_id in ("done", "asleep"):
+                await rests.options(id=run_id, engine=client).start(60.0 * (run_id == "asleep"))
+        engine = Engine(tmp_path / "j.db", workflows=[rests])
+        driven = engine._front.driven = set[str]()
+        async with engine:
+            await quiet(engine)
+            assert driven == {"done", "asleep"}
+
+    asyncio.run(scenario())
+
+
 def test_only_the_named_runs_and_their_children_are_taken_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         clock = ManualClock()

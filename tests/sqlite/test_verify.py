@@ -13,7 +13,8 @@ import pytest
 
 from durable_sqlite._findings import FindingKind, Verification
 from durable_sqlite._records import IfExists
-from durable_sqlite._sqlite import SqliteJournal, statements, sums
+from durable_sqlite._sqlite import SqliteJournal, past, statements, sums
+from durable_sqlite._sqlite.mark import Seen
 from durable_sqlite._sqlite.rows import Tables
 from durable_sqlite.errors import JournalDamaged
 from tests.sqlite.faults import IOERR, Hours, Weather, faulty, opened, storage_error
@@ -146,6 +147,22 @@ def test_a_run_that_only_an_index_names_is_damage(tmp_path: Path) -> None:
             JournalDamaged, match="run number 2 is named by an index and is not there: restore a backup"
         ):
             tables.run(2)
+
+
+def test_what_the_mark_knows_better_is_told_by_who_only_looks(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            await begin(journal)
+
+    asyncio.run(main())
+    with closing(sqlite3.connect(f"file:{tmp_path / 'j.db'}?mode=ro", uri=True)) as connection:
+        tables = Tables(connection, SQL)
+        ((identity,),) = tables.all("meta_value", {"name": "identity"})
+        assert past.unfit(tables, Seen(0, ()), identity) == []
+        lost, other = past.unfit(tables, Seen(10**9, ("beef",)), identity)
+    assert (lost.kind, other.kind) == (FindingKind.WENT_BACK, FindingKind.OTHER_JOURNAL)
+    assert "the journal went back by" in lost.what
+    assert "beef" in other.what
 
 
 # What reads in order to act ------------------------------------------------------------------------------------------
