@@ -13,7 +13,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -126,9 +125,9 @@ def play_in_processes(seeds: range, processes: int, mutant: str | None = None) -
     """The same in several processes, each of them fresh: what a case leaves in memory is not this campaign's business."""
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     tally = Tally()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=4) as pool:
-        for part in pool.map(play_all, chunks, [mutant] * len(chunks)):
+    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=4) as pool:
+        for part in pool.imap(partial(play_all, mutant=mutant), chunks):
             tally.add(part)
     return tally
 
