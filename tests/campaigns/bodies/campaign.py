@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -120,9 +119,9 @@ def _run(options: argparse.Namespace) -> Result:
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     tally = Tally()
     # A fresh process for each chunk: what a program leaves in memory is not this campaign's business.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, mp_context=context, max_tasks_per_child=1) as pool:
-        for part in pool.map(play_all, chunks, [options.mutant] * len(chunks)):
+    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
+    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
+        for part in pool.imap(partial(play_all, mutant=options.mutant), chunks):
             tally.add(part)
     _report(tally, time.perf_counter() - began)
     if options.shrink and tally.found:

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,14 +124,14 @@ def _run(options: argparse.Namespace) -> Result:
     chunks = [min(_CHUNK, options.cases - start) for start in range(0, options.cases, _CHUNK)]
     tally = Tally()
     # A fresh process for each chunk: what a program leaves in memory is not this campaign's business.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, mp_context=context, max_tasks_per_child=1) as pool:
+    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
+    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
         parts = [
-            pool.submit(play, cases, options.seed + number, options.mutant, shrink=options.shrink)
+            pool.apply_async(play, (cases, options.seed + number, options.mutant), {"shrink": options.shrink})
             for number, cases in enumerate(chunks)
         ]
         for part in parts:
-            tally.add(part.result())
+            tally.add(part.get())
     counts = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.counts.items()))
     write = sys.stdout.write
     write(f"{tally.cases:,} cases in {time.perf_counter() - began:.0f} s: {counts}\n")
