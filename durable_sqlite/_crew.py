@@ -196,7 +196,11 @@ class Crew:
         return call.key in self._doubtful and call.step is not None and call.step.spec.at_most_once
 
     async def _may_act(self, call: Call) -> bool:
-        """Wait until the run is surely this worker's, since an effect may not be taken back; False if none may happen."""
+        """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
+        # Committed once: but another branch may have recorded something in the turn between. Refused: the run is driven
+        # elsewhere, and this pass may not have heard of it yet.
+        if not await self._ledger.committed():
+            return False
         await self._around.journal.assured()
         # It is written down that an at-most-once step begins: held back now, it would look as if it might have begun.
         intended = call.step is not None and call.step.spec.at_most_once

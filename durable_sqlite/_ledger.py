@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from ._records import (
@@ -52,6 +53,18 @@ class Ledger:
             self._waiting.append(act)
         else:
             self._tell(self._last, [act])
+
+    async def committed(self) -> bool:
+        """Wait until all that was written so far is committed; False if the last of it was refused.
+
+        Where something is refused while somebody waits here, the pass is over, and whoever waits is cancelled.
+        """
+        while self._last is not None and not self._last.done():
+            done = asyncio.get_running_loop().create_future()
+            self._waiting.append(partial(_set, done))
+            await done
+        last = self._last
+        return last is None or not (last.cancelled() or last.exception() is not None)
 
     def record(self, entry: Entry, takes: Sequence[int] = ()) -> None:
         """Append an outcome, and note that it took these messages."""
@@ -150,6 +163,11 @@ class Ledger:
         if write is None or not (write.cancelled() or write.exception() is not None):
             for act in waiting:
                 act()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _heard(future: asyncio.Future[None]) -> None:

@@ -172,6 +172,43 @@ def test_no_attempt_begins_once_what_was_written_before_it_was_refused(
     assert began == []
 
 
+def crew_with(ledger: Ledger) -> Any:
+    """As much of a crew as an attempt asks before it begins."""
+
+    async def assured() -> None: ...
+
+    around = SimpleNamespace(journal=SimpleNamespace(assured=assured))
+    return SimpleNamespace(_ledger=ledger, _around=around, _may_begin=lambda: True, _is_over=lambda: False)
+
+
+@pytest.mark.parametrize("end", ["committed", "refused", "given up"])
+def test_an_attempt_waits_also_for_what_another_branch_recorded_in_the_turn_between(end: str) -> None:
+    async def scenario() -> None:
+        write: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        ledger = ledger_of(write)
+        may_act = asyncio.ensure_future(Crew._may_act(crew_with(ledger), Call("s#1", Kind.STEP, "s")))
+        await asyncio.sleep(0)
+        assert not may_act.done()
+        if end == "given up":
+            may_act.cancel()
+            await asyncio.wait([may_act])
+        if end == "refused":
+            write.set_exception(REFUSED)
+            await asyncio.sleep(0.01)
+            assert not may_act.done(), "the pass is over: it is cancelled"
+            may_act.cancel()
+            assert await Crew._may_act(crew_with(ledger), Call("s#1", Kind.STEP, "s")) is False
+            return
+        write.set_result(None)
+        if end == "committed":
+            assert await may_act is True
+        else:
+            await asyncio.sleep(0)
+            assert may_act.cancelled()
+
+    asyncio.run(scenario())
+
+
 def test_attempts_begin_in_their_order_and_after_all_that_was_written_before_them() -> None:
     async def scenario() -> None:
         first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
