@@ -136,6 +136,9 @@ class Journal:
             except sqlite3.Error:
                 if self._is_as_it_was():
                     raise
+            except UnicodeDecodeError as error:  # SQLite quotes a damaged text in its message
+                if self._is_as_it_was():
+                    raise sqlite3.DatabaseError("SQLite names something in the file that is no text") from error
             else:
                 if self._is_as_it_was():
                     return found
