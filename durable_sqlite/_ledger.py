@@ -46,6 +46,8 @@ class Ledger:
         self._last: asyncio.Future[Any] | None = None
         self._waiting: list[Callable[[], None]] = []
         """What is to be called once the last write is committed."""
+        self._resuming: list[Callable[[], None]] = []
+        """The same, and before: what has begun to begin, and waits once more."""
 
     def when_committed(self, act: Callable[[], None]) -> None:
         """Call once all that was written so far is committed, perhaps at once; never, if it is refused."""
@@ -61,7 +63,7 @@ class Ledger:
         """
         while self._last is not None and not self._last.done():
             done = asyncio.get_running_loop().create_future()
-            self._waiting.append(partial(_set, done))
+            self._resuming.append(partial(_set, done))
             await done
         last = self._last
         return last is None or not (last.cancelled() or last.exception() is not None)
@@ -156,7 +158,8 @@ class Ledger:
 
     def _tell_if_last(self, write: asyncio.Future[Any]) -> None:
         if write is self._last:  # else what came after it is waited for as well
-            waiting, self._waiting = self._waiting, []
+            waiting = [*self._resuming, *self._waiting]
+            self._resuming, self._waiting = [], []
             self._tell(write, waiting)
 
     def _tell(self, write: asyncio.Future[Any] | None, waiting: Sequence[Callable[[], None]]) -> None:
