@@ -81,7 +81,6 @@ class Crew:
             around.clock,
             around.runner,
             around.failpoint,
-            committed=ledger.when_committed,
             ready=self._may_act,
             landed=landed,
             held_back=desk.once_more,
@@ -197,8 +196,7 @@ class Crew:
 
     async def _may_act(self, call: Call) -> bool:
         """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
-        # Committed once: but another branch may have recorded something in the turn between. Refused: the run is driven
-        # elsewhere, and this pass may not have heard of it yet.
+        # Refused: the run is driven elsewhere, and this pass may not have heard of it yet.
         if not await self._ledger.committed():
             return False
         await self._around.journal.assured()

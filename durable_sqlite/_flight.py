@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -35,8 +35,7 @@ class _Attempt:
     policy: Retry
     probe: bool = False
     """It asks whether an earlier attempt had its effect."""
-    task: asyncio.Task[Result | Fault | Doubt | None] | None = None
-    """None while earlier writes are not committed: an effect may depend on them."""
+    task: asyncio.Task[Result | Fault | Doubt | None] = field(init=False)
     alarm: Alarm | None = None
     given_up: bool = False
     """Nobody waits for it any more: its cancellation is ours, and its result nobody's."""
@@ -52,9 +51,7 @@ class Flight:
         clock: For time limits, and for the grace of steps that do not go when they are told to.
         runner: Makes the attempts.
         failpoint: Is called by name before and after each attempt.
-        committed: Calls what it is given once all earlier writes of the run are committed, perhaps at once; where one is
-            refused, never: then the pass is over.
-        ready: Waits until a call may have its effect. False if it may not any more.
+        ready: Waits until a call may have its effect: all earlier writes are committed. False if it may not any more.
         landed: Is called when there is something to look at.
         held_back: Is called with each call whose attempt did not begin, since no effect may happen any more.
         lost: Is called when an attempt ended in a way that is no outcome, such as the end of the program.
@@ -67,7 +64,6 @@ class Flight:
         runner: Runner,
         failpoint: Callable[[str], None],
         *,
-        committed: Callable[[Callable[[], None]], None],
         ready: Callable[[Call], Awaitable[bool]],
         landed: Callable[[], None],
         held_back: Callable[[Call], None],
@@ -77,7 +73,6 @@ class Flight:
         self._clock = clock
         self._runner = runner
         self._failpoint = failpoint
-        self._committed = committed
         self._ready = ready
         self._landed = landed
         self._held_back = held_back
@@ -101,12 +96,6 @@ class Flight:
     def start(self, call: Call, step: StepCall, info: StepInfo, policy: Retry, *, probe: bool = False) -> None:
         """Make an attempt, in a task of its own whose context is the caller's; or ask the step's probe."""
         attempt = self._in_flight[call] = _Attempt(call, step, info, policy, probe)
-        self._committed(partial(self._begin, attempt))
-
-    def _begin(self, attempt: _Attempt) -> None:
-        call = attempt.call
-        if self._in_flight.get(call) is not attempt:
-            return  # it was given up meanwhile
         context = None if call.context is None else call.context.copy()  # each attempt begins with what the body set
         attempt.task = self._loop.create_task(self._attempt(attempt), context=context)
         attempt.task.add_done_callback(partial(self._ended, attempt))
@@ -116,20 +105,14 @@ class Flight:
         attempt = self._in_flight.get(call)
         if attempt is None:
             return
-        if attempt.task is None:
-            self._take_off(attempt)
-            return
         self._leaving[call] = self._clock.now() + _GRACE
-        self._stop(attempt, attempt.task)
+        self._stop(attempt)
         self._await_grace()
 
     def stop(self) -> None:
         """Stop everything: the pass is over."""
-        for attempt in list(self._in_flight.values()):
-            if attempt.task is None:
-                self._take_off(attempt)
-            else:
-                self._stop(attempt, attempt.task)
+        for attempt in self._in_flight.values():
+            self._stop(attempt)
         if self._grace is not None:
             self._grace.cancel()
         self.results.clear()
@@ -140,7 +123,7 @@ class Flight:
 
     def tasks(self) -> Collection[asyncio.Task[Any]]:
         """The attempts that have not ended."""
-        return [attempt.task for attempt in self._in_flight.values() if attempt.task is not None]
+        return [attempt.task for attempt in self._in_flight.values()]
 
     async def _attempt(self, attempt: _Attempt) -> Result | Fault | Doubt | None:
         """One attempt. A cancellation that passes through is ours, or comes from outside."""
@@ -214,11 +197,11 @@ class Flight:
             self._grace.cancel()
             self._grace = None
 
-    def _stop(self, attempt: _Attempt, task: asyncio.Task[Any]) -> None:
+    def _stop(self, attempt: _Attempt) -> None:
         attempt.given_up = True
         if attempt.alarm is not None:
             attempt.alarm.cancel()
-        task.cancel()
+        attempt.task.cancel()
 
     # Time limits -----------------------------------------------------------------------------------------------------
 
@@ -226,11 +209,10 @@ class Flight:
         timeout = attempt.step.spec.timeout
         if timeout is not None and not attempt.given_up:
             until = attempt.call.since + timeout
-            assert attempt.task is not None
-            attempt.alarm = self._clock.call_at(self._loop, until, partial(self._time_is_up, attempt, attempt.task))
+            attempt.alarm = self._clock.call_at(self._loop, until, partial(self._time_is_up, attempt))
 
-    def _time_is_up(self, attempt: _Attempt, task: asyncio.Task[Any]) -> None:
-        if task.done():
+    def _time_is_up(self, attempt: _Attempt) -> None:
+        if attempt.task.done():
             return  # in this very turn of the loop
         attempt.late = True
         if attempt.step.spec.mode is not Mode.ASYNC:
@@ -243,7 +225,7 @@ class Flight:
             )
         until = self._clock.now() + _PATIENCE
         attempt.alarm = self._clock.call_at(self._loop, until, partial(self._leave_behind, attempt))
-        task.cancel()
+        attempt.task.cancel()
 
     def _leave_behind(self, attempt: _Attempt) -> None:
         """The body swallows its cancellation: go on without it."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from ._records import (
@@ -44,27 +43,15 @@ class Ledger:
         self._journal = journal
         self._refused = refused
         self._last: asyncio.Future[Any] | None = None
-        self._waiting: list[Callable[[], None]] = []
-        """What is to be called once the last write is committed."""
-        self._resuming: list[Callable[[], None]] = []
-        """The same, and before: what has begun to begin, and waits once more."""
-
-    def when_committed(self, act: Callable[[], None]) -> None:
-        """Call once all that was written so far is committed, perhaps at once; never, if it is refused."""
-        if self._waiting or not (self._last is None or self._last.done()):
-            self._waiting.append(act)
-        else:
-            self._tell(self._last, [act])
+        self._waiting: list[asyncio.Future[None]] = []
+        """Done once the last write is over."""
 
     async def committed(self) -> bool:
-        """Wait until all that was written so far is committed; False if the last of it was refused.
-
-        Where something is refused while somebody waits here, the pass is over, and whoever waits is cancelled.
-        """
+        """Wait until all that was written so far is committed; False if the last of it was refused."""
         while self._last is not None and not self._last.done():
-            done = asyncio.get_running_loop().create_future()
-            self._resuming.append(partial(_set, done))
-            await done
+            over = asyncio.get_running_loop().create_future()
+            self._waiting.append(over)
+            await over
         last = self._last
         return last is None or not (last.cancelled() or last.exception() is not None)
 
@@ -158,19 +145,10 @@ class Ledger:
 
     def _tell_if_last(self, write: asyncio.Future[Any]) -> None:
         if write is self._last:  # else what came after it is waited for as well
-            waiting = [*self._resuming, *self._waiting]
-            self._resuming, self._waiting = [], []
-            self._tell(write, waiting)
-
-    def _tell(self, write: asyncio.Future[Any] | None, waiting: Sequence[Callable[[], None]]) -> None:
-        if write is None or not (write.cancelled() or write.exception() is not None):
-            for act in waiting:
-                act()
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            waiting, self._waiting = self._waiting, []
+            for over in waiting:
+                if not over.done():
+                    over.set_result(None)
 
 
 def _heard(future: asyncio.Future[None]) -> None:

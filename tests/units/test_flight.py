@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,7 +41,6 @@ def test_an_attempt_that_may_not_begin_any_more_does_not() -> None:
             SystemClock(),
             Runner(Vault(None, 1000), StepThreads(1)),
             told.append,
-            committed=lambda begin: begin(),
             ready=never,
             landed=lambda: told.append("landed"),
             held_back=lambda call: told.append(f"held back {call.key}"),
@@ -59,51 +57,6 @@ def test_an_attempt_that_may_not_begin_any_more_does_not() -> None:
         assert not flight.results
         flight.give_up(call)  # it has gone already
         assert not flight.clearing
-
-    asyncio.run(scenario())
-    assert began == []
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-def test_an_attempt_that_is_given_up_before_earlier_writes_are_committed_never_begins(*, stopped: bool) -> None:
-    began: list[int] = []
-
-    @step
-    async def act() -> None:
-        began.append(1)
-
-    spec = act._spec
-
-    async def scenario() -> None:
-        waiting: list[Callable[[], None]] = []
-
-        async def at_once(_: Call) -> bool:
-            return True
-
-        flight = Flight(
-            asyncio.get_running_loop(),
-            SystemClock(),
-            Runner(Vault(None, 1000), StepThreads(1)),
-            lambda _: None,
-            committed=waiting.append,
-            ready=at_once,
-            landed=lambda: None,
-            held_back=lambda _: None,
-            lost=lambda: None,
-        )
-        call = Call("act#1", Kind.STEP, "act", step=StepCall(spec, None, spec.parameters.bind((), {}), b""))
-        assert call.step is not None
-        flight.start(call, call.step, INFO, Retry.none())
-        assert len(flight) == 1
-        assert not flight.tasks()
-        if stopped:
-            flight.stop()
-        else:
-            flight.give_up(call)
-        assert not flight
-        assert not flight.clearing  # others need not wait for it
-        waiting[0]()
-        assert not flight.tasks()
 
     asyncio.run(scenario())
     assert began == []
@@ -132,7 +85,6 @@ def test_an_attempt_that_breaks_outside_the_step_s_own_code_is_no_outcome_and_is
             SystemClock(),
             Runner(Vault(None, 1000), StepThreads(1)),
             breaks,
-            committed=lambda begin: begin(),
             ready=at_once,
             landed=lambda: told.append("landed"),
             held_back=lambda call: told.append(call.key),
