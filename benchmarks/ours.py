@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.bodies import count
-from benchmarks.stopwatch import Stopwatch, Took
+from benchmarks.stopwatch import Stopwatch, Took, agree
 from benchmarks.warm import warm_engine
 from benchmarks.witness import WITNESS
 from durable_sqlite import Engine
@@ -37,7 +37,7 @@ def runs_of(folder: Path, runs: int, steps: int) -> Took:
     """So many runs of so many steps at once."""
 
     async def work() -> None:
-        assert await asyncio.gather(*(count(steps) for _ in range(runs))) == [steps] * runs
+        agree(await asyncio.gather(*(count(steps) for _ in range(runs))), [steps] * runs)
 
     return timed(folder, work, _nothing)
 
@@ -45,7 +45,7 @@ def runs_of(folder: Path, runs: int, steps: int) -> Took:
 async def runs_of_open(runs: int, steps: int) -> Took:
     """The same in the engine that is open."""
     watch = Stopwatch()
-    assert await asyncio.gather(*(count(steps) for _ in range(runs))) == [steps] * runs
+    agree(await asyncio.gather(*(count(steps) for _ in range(runs))), [steps] * runs)
     return watch.took()
 
 

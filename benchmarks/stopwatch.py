@@ -7,7 +7,7 @@ from time import perf_counter, process_time
 
 from benchmarks.shape import Figures
 
-__all__ = ["Stopwatch", "Took", "rates"]
+__all__ = ["Stopwatch", "Took", "agree", "rates"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +39,13 @@ def rates(unit: str, number: int, took: Took) -> Figures:
 def cpu_of(unit: str) -> str:
     """The name of the figure."""
     return f"µs of CPU a {unit}"
+
+
+def agree(got: object, wanted: object) -> None:
+    """See that the work came to what it should. No assertion: `python -O` leaves those out, and with them the work.
+
+    Raises:
+        SystemExit: It came to something else.
+    """
+    if got != wanted:
+        raise SystemExit(f"the work came to {got!r}, and not to {wanted!r}: nothing of this is to be measured")

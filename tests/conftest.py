@@ -86,8 +86,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
-        # What it asks for is on here. A program that is started is to say what it says everywhere, and not each slow turn.
+        # What they ask for is on here. A program that is started is to say what it says everywhere, and not each slow turn;
+        # and what a test has it assert is to be held.
         os.environ.pop("PYTHONDEVMODE", None)
+        os.environ.pop("PYTHONOPTIMIZE", None)
     config.stash[_PLAY] = Play(config.getoption("--mode") or MODES[0])
 
 

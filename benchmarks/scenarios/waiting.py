@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.shape import OURS, Figures, Scenario, Side, most
+from benchmarks.stopwatch import agree
 from benchmarks.witness import WITNESS
 from durable_sqlite import Engine, Signal, workflow
 
@@ -45,7 +46,7 @@ async def _wake(number: int) -> float:
     began = time.perf_counter()
     run = waits.run(f"run-{number}")
     await run.signal(Go(number=number))
-    assert await run == number
+    agree(await run, number)
     return 1000 * (time.perf_counter() - began)
 
 
@@ -54,7 +55,7 @@ async def _settled(engine: Engine, runs: int) -> None:
     await engine.join()
     while (await engine.stats()).bodies.resident:
         await asyncio.sleep(0.05)
-    assert await engine.count(state="suspended") == runs
+    agree(await engine.count(state="suspended"), runs)
 
 
 async def _idle(seconds: float) -> float:
