@@ -35,7 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _LEFTOVERS = pytest.StashKey[Leftovers]()
 _PLAY = pytest.StashKey[Play]()
 _BEHAVIOUR = Path(__file__).with_name("behaviour")
-_PROCESSES = {Path(__file__).with_name(name) for name in ("kill", "campaigns")}
+_PROCESSES = {Path(__file__).with_name(name) for name in ("kill", "campaigns", "test_benchmarks.py")}
 """Where tests start processes by the dozen."""
 
 
@@ -59,7 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     try:
         yield
     finally:
-        if _PROCESSES.intersection(item.path.parents):
+        if _PROCESSES.intersection([item.path, *item.path.parents]):
             # Python's own helpers stay for as long as the tests run.
             resource_tracker.ensure_running()
             forkserver.ensure_running()

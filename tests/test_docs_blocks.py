@@ -106,7 +106,10 @@ def test_a_page_prints_what_it_says_it_prints(
         with contextlib.redirect_stdout(printed):
             # At its own lines of the page, which what it prints may name; and some await at the top, as a notebook lets them.
             flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            awaited = eval(compile("\n" * block.line + block.text, str(page), "exec", flags=flags), vars(module))
+            code = compile(
+                "\n" * block.line + block.text, str(page), "exec", flags=flags, optimize=0
+            )  # its own asserts count
+            awaited = eval(code, vars(module))
             if awaited is not None:
                 cells.run(awaited)
         shown = blocks[number + 1] if number + 1 < len(blocks) else None
