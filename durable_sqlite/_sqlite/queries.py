@@ -86,7 +86,9 @@ def see_that_it_goes_on(places: Sequence[Any], after: Any | None) -> None:
     except TypeError:  # a number that is none any more
         in_order = False
     if not in_order:
-        raise JournalDamaged("what the journal lists is out of its order: `engine.verify()` names all that is damaged")
+        raise JournalDamaged(
+            "what the journal lists is out of its order: `engine.verify()` names all that is damaged; restore a backup"
+        )
 
 
 def compose(tables: Tables, query: RunQuery) -> tuple[str, dict[str, object]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tests.campaigns.registry import BrokenRule, Result, sentence
+from tests.campaigns.telling import tell
 
 from .cases import Case, draw
 from .checks import Problem
@@ -123,7 +124,7 @@ def _run(options: argparse.Namespace) -> Result:
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
         for part in pool.imap(partial(play_all, mutant=options.mutant), chunks):
             tally.add(part)
-    _report(tally, time.perf_counter() - began)
+    tell("bodies", tally, time.perf_counter() - began)
     if options.shrink and tally.found:
         with Theatre() as theatre, MUTANTS[options.mutant]() if options.mutant else nullcontext():
             case = shrink(draw(tally.found[0][0]), theatre)
@@ -134,13 +135,3 @@ def _run(options: argparse.Namespace) -> Result:
         expected=bool(options.mutant),
         seeds=f"seeds {seeds.start} to {seeds.stop - 1}",
     )
-
-
-def _report(tally: Tally, seconds: float) -> None:
-    write = sys.stdout.write
-    counts = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.counts.items()))
-    write(f"{tally.cases:,} cases in {seconds:.0f} s: {counts}\n{len(tally.found):,} cases broke a promise\n")
-    kinds = Counter(problems[0].what for _, problems in tally.found)
-    for what, count in kinds.most_common():
-        seed, problems = next(found for found in tally.found if found[1][0].what == what)
-        write(f"  {count:5,}  {what}\n         seed {seed}: {problems[0].detail}\n")

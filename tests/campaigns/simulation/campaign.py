@@ -20,6 +20,7 @@ from pathlib import Path
 
 from durable_sqlite import Engine
 from tests.campaigns.registry import BrokenRule, Result, sentence
+from tests.campaigns.telling import tell
 
 from .cases import Case, draw
 from .checker import Problem
@@ -202,7 +203,7 @@ def _run(options: argparse.Namespace) -> Result:
         while time.perf_counter() - began < 60 * options.minutes and not tally.found:
             first = options.seed + tally.cases
             tally.add(play_in_processes(range(first, first + step), options.processes, options.mutant))
-    _report(tally, time.perf_counter() - began)
+    tell("simulation", tally, time.perf_counter() - began)
     if options.shrink and tally.found:
         with theatre() as stage, MUTANTS[options.mutant]() if options.mutant else nullcontext():
             case = shrink(draw(tally.found[0][0]), stage)
@@ -213,14 +214,3 @@ def _run(options: argparse.Namespace) -> Result:
         expected=bool(options.mutant),
         seeds=f"seeds {options.seed} to {options.seed + tally.cases - 1}",
     )
-
-
-def _report(tally: Tally, seconds: float) -> None:
-    write = sys.stdout.write
-    counts = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.counts.items()))
-    write(f"{tally.cases:,} cases in {seconds:.0f} s: {counts}\n{len(tally.found):,} cases broke a promise\n")
-    kinds = Counter(problems[0].what for _, problems in tally.found)
-    for what, count in kinds.most_common():
-        seed, problems = next(found for found in tally.found if found[1][0].what == what)
-        write(f"  {count:5,}  {what}: {problems[0].detail}\n")
-        write(f"         again: python -m tests.campaigns simulation --cases 1 --seed {seed}\n")
