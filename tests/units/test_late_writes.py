@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -185,10 +186,8 @@ def test_attempts_begin_in_their_order_and_after_all_that_was_written_before_the
 
     async def scenario() -> None:
         first, second = (asyncio.get_running_loop().create_future() for _ in range(2))
-        answers = iter((first, second))
-        ledger = Ledger(
-            cast("Any", SimpleNamespace(fail=lambda _hold, _attempt: next(answers))), Hold(1, 1), lambda _error: None
-        )
+        writes = SimpleNamespace(fail=Mock(side_effect=(first, second)))
+        ledger = Ledger(cast("Any", writes), Hold(1, 1), lambda _error: None)
 
         async def attempt(name: str) -> None:
             assert await Crew._may_act(crew_with(ledger), Call(name, Kind.STEP, name))
