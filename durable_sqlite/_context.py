@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 from weakref import WeakSet
 
+from ._ids import derived
 from ._records import HistoryEntry, MessageInfo, QuestionInfo, RunInfo, RunRow
 from ._specs import AnswerQuestion, SendMessage, StartOptions, StepCall, Until, Wish, WorkflowSpec
 from .errors import NoEngine, NotDurable, UsageError
@@ -56,10 +57,15 @@ class StepInfo:
     """None where there is no limit."""
     recovered: bool
     """The process that drove this run before died, so this attempt's body may have begun there already."""
-    idempotency_key: str
-    """The same for every attempt, restart and resume of this step; different in every other run."""
+    run_uid: str = field(repr=False)
+    """Tells the run from every other, also from one that had its id before."""
     name: str = ""
     """The step's own name, whatever its key is."""
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt, restart and resume of this step; different in every other run."""
+        return derived(self.run_uid, self.key)  # made when it is asked for, since most steps never ask
 
 
 class Body(Protocol):

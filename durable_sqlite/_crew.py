@@ -14,7 +14,6 @@ from ._desk import Desk
 from ._errands import PostOffice
 from ._exact import ExactAttempt
 from ._flight import Flight
-from ._ids import derived
 from ._ledger import Ledger
 from ._orders import Orders, Origin
 from ._records import Entry, Intent, Memory, Reason, RunRow
@@ -149,7 +148,7 @@ class Crew:
             attempt=call.attempt,
             max_attempts=self._policy(step).max_attempts,
             recovered=self.recovered or call.key in self._intended,
-            idempotency_key=derived(self._row.uid, call.key),
+            run_uid=self._row.uid,
             name=call.name,
         )
 

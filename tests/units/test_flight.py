@@ -18,7 +18,7 @@ from durable_sqlite._records import Kind
 from durable_sqlite._specs import StepCall
 from durable_sqlite._threads import StepThreads
 
-INFO = StepInfo("x", "flow", "act#1", 1, 1, recovered=False, idempotency_key="k")
+INFO = StepInfo("x", "flow", "act#1", 1, 1, recovered=False, run_uid="u")
 
 
 def test_an_attempt_that_may_not_begin_any_more_does_not() -> None:
