@@ -116,6 +116,10 @@ class Front:
         """Let those who wait for a run look again; all of them where it is not known which run has changed."""
         self.listeners.tell(run_id)
 
+    def completed(self, row: RunRow) -> None:
+        """Let those who wait for a run have it as it has completed here, which is committed."""
+        self.listeners.tell(row.id, row)
+
     async def row(self, run_id: str, *, patient: bool = False) -> RunRow:
         """The run of this id; `patient` is who waits for as long as the storage is in trouble.
 
@@ -309,7 +313,8 @@ class Front:
                                 "`engine.verify()` names all that is damaged"
                             )
                         return row
-                    await news
+                    if (completed := await news) is not None:
+                        return completed
 
     async def watch_run(self, run_id: str) -> AsyncIterator[RunInfo]:
         """What a run is, then each change, until it has stopped; `Run.watch` is how people ask."""

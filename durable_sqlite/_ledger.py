@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ._records import (
     End,
+    Ended,
     Entry,
     FailedAttempt,
     Hold,
@@ -119,7 +120,7 @@ class Ledger:
         self.hold = Hold(self.hold.run, self.hold.epoch + 1)
         return write
 
-    def end(self, end: End) -> asyncio.Future[int | None]:
+    def end(self, end: End) -> asyncio.Future[Ended | None]:
         """Stop the run."""
         return self._keep(self._journal.end(self.hold, end))
 

@@ -40,6 +40,7 @@ from ._records import (
     Claimed,
     Drained,
     End,
+    Ended,
     Entry,
     Hold,
     Kind,
@@ -86,11 +87,8 @@ class Keeper(PostOffice, Protocol):
     def woke(self, run: Pass) -> None:
         """The run was suspended and is driven again."""
 
-    def ended(self, run: Pass, state: State, woken: int) -> None:
-        """The run has stopped, and that is committed; `state` is how its body ended.
-
-        `woken` suspended runs had waited for it.
-        """
+    def ended(self, run: Pass, end: End, how: Ended) -> None:
+        """The run has stopped, and that is committed: as its body ended, or as somebody asked who was faster."""
 
     def goes_on(self, run: Pass) -> None:
         """The run has not ended after all: more has come for it. It is pending, and the pass is over."""
@@ -731,18 +729,17 @@ class Pass:
         keys = tuple(key for key in ending.keys if key in self._replay)
         now = self._around.clock.now()
         end = End(ending.state, ending.reason, ending.result, now, keys, self._drained, interrupted=cut_off)
-        self._ledger.end(end).add_done_callback(partial(self._ended, ending.state))
+        self._ledger.end(end).add_done_callback(partial(self._ended, end))
 
-    def _ended(self, state: State, write: asyncio.Future[int | None]) -> None:
+    def _ended(self, end: End, write: asyncio.Future[Ended | None]) -> None:
         if self.over or write.cancelled() or write.exception() is not None:
             return
-        woken = write.result()
-        if woken is None:
-            self.unload()
+        how = write.result()
+        self.unload()
+        if how is None:
             self._keeper.goes_on(self)
         else:
-            self.unload()
-            self._keeper.ended(self, state, woken)
+            self._keeper.ended(self, end, how)
 
     # Leaving memory --------------------------------------------------------------------------------------------------
 

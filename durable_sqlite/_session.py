@@ -79,6 +79,7 @@ class Plan:
     find: Callable[[str, str], WorkflowSpec | None]
     """Finds a workflow by name and origin among the modules that are imported."""
     changed: Callable[[str | None], None]
+    completed: Callable[[RunRow], None]
     """Is told the id of each run that has changed, as far as that is known here; None where another process has written."""
     new_letter: Callable[[str], None]
     """Is told the id of each run that has failed or was parked here."""
@@ -111,7 +112,7 @@ class Session:
             step_exists=plan.step_exists,
             failpoint=plan.failpoint,
         )
-        self.worker = Worker(around, plan.worker, plan.changed, plan.new_letter)
+        self.worker = Worker(around, plan.worker, plan.changed, plan.completed, plan.new_letter)
         self._neighbours = None if plan.path is None or not plan.drives else self._neighbours_at(plan.path)
         self._retention = Retention(self.journal, self.loop, plan.clock, plan.retention)
         self.watchdog = Watchdog(plan.host.title, self.loop, plan.clock, plan.slow_loop, self.worker.pumped)

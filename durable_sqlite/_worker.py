@@ -7,11 +7,11 @@ import heapq
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._clock import Alarm
-from ._records import Claimed, Hold, Memory, News, RunRow, Started, State
+from ._records import Claimed, End, Ended, Hold, Memory, News, RunRow, Started, State
 from ._run import Pass
 from ._specs import WorkflowSpec
 from ._stats import BodyStats
@@ -51,6 +51,7 @@ class Worker:
         around: What all passes share.
         options: What stays in memory.
         changed: Is told the id of each run that has changed here, or whose body has left memory.
+        completed: Is given each run that has completed here.
         new_letter: Is told the id of each run that has failed or was parked here.
     """
 
@@ -59,11 +60,13 @@ class Worker:
         around: Surroundings,
         options: WorkerOptions,
         changed: Callable[[str], None],
+        completed: Callable[[RunRow], None],
         new_letter: Callable[[str], None],
     ) -> None:
         self._around = around
         self._options = options
         self._changed = changed
+        self._completed = completed
         self._new_letter = new_letter
         self._only = None if options.only is None else set(options.only)
         self._workflows: dict[str, WorkflowSpec] = {}
@@ -319,14 +322,16 @@ class Worker:
         self._changed(run.row.id)
         self._idle.pop(run.hold.run, None)
 
-    def ended(self, run: Pass, state: State, woken: int) -> None:
+    def ended(self, run: Pass, end: End, how: Ended) -> None:
         """Forget the body; tell of a dead letter, and tell those who waited."""
         # Who waits hears of it before `quiet` does, which may find nothing left to drive once the body is forgotten.
-        told = 0 if state is State.PARKED else self._tell_of_end(run.row.id)
+        told = 0 if how.state is State.PARKED else self._tell_of_end(run.row.id)
+        if how.state is State.COMPLETED:
+            self._completed(replace(run.row, state=how.state, result=end.result, updated_at=end.at, ended_at=end.at))
         self._forget(run)
-        if state in (State.FAILED, State.PARKED):
+        if how.state in (State.FAILED, State.PARKED):
             self._new_letter(run.row.id)
-        if state is not State.PARKED and woken > told:
+        if how.state is not State.PARKED and how.woken > told:
             self.look()  # some of them are not in memory here
 
     def reported(self, run: Pass) -> None:

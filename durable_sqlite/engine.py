@@ -294,6 +294,7 @@ class Engine:
             step_exists=step_exists,
             find=imported_workflow,
             changed=self._front.changed,
+            completed=self._front.completed,
             new_letter=self._new_letter,
             let_go=self._let_go,
             failpoint=self._failpoint,

@@ -23,6 +23,7 @@ from ._records import (
     Answered,
     Claimed,
     End,
+    Ended,
     Entry,
     FailedAttempt,
     Hold,
@@ -379,8 +380,8 @@ class Journal(Protocol):
         """
         ...
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[int | None]:
-        """Stop the run for good, or park it; how many suspended runs that waited for this are pending now.
+    def end(self, hold: Hold, end: End) -> asyncio.Future[Ended | None]:
+        """Stop the run for good, or park it; how it has stopped: a request to end that was committed first has won.
 
         None where the run goes on: it was to be completed with `drained` as the last thing that its body knew, and more
         messages of that name have come since, neither taken nor set aside. Then that entry is forgotten, as if the body had

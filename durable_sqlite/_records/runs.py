@@ -12,6 +12,7 @@ __all__ = [
     "Claimed",
     "Drained",
     "End",
+    "Ended",
     "Hold",
     "NewRun",
     "News",
@@ -181,6 +182,15 @@ class End:
     """Set where the last thing that the body was given is all messages of a name that were there."""
     interrupted: bool = False
     """Something may have begun for it that is not recorded; it begins again if the run is made to go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run has stopped, by the journal: who asked it to end may have come first."""
+
+    state: State
+    woken: int
+    """How many suspended runs that waited for it are pending now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from .._records import (
     Claimed,
     Drained,
     End,
+    Ended,
     Hold,
     Kind,
     News,
@@ -161,7 +162,7 @@ def _is_over(desk: Desk, run: int, wait: Wait) -> bool:
     return bool(found)
 
 
-def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost | None:
+def end(desk: Desk, hold: Hold, how: End) -> Ended | LeaseLost | None:
     """Stop the run for good, or park it; a request to cancel that was committed first wins over an end of its own."""
     held = desk.held(hold)
     if held is None:
@@ -182,7 +183,7 @@ def end(desk: Desk, hold: Hold, how: End) -> int | LeaseLost | None:
     )
     desk.touch("end", values)
     desk.stopped(hold.run, how.at)
-    return 0 if how.state is State.PARKED else desk.ended(held.id, how.at)
+    return Ended(how.state, 0 if how.state is State.PARKED else desk.ended(held.id, how.at))
 
 
 def _more_has_come(desk: Desk, hold: Hold, drained: Drained) -> bool:

@@ -12,6 +12,7 @@ from .._records import (
     Answered,
     Claimed,
     End,
+    Ended,
     Entry,
     FailedAttempt,
     Hold,
@@ -204,8 +205,8 @@ class SqliteJournal(Care):
         """Give the run back until one of its waits is over, unless news has come for it."""
         return self._submit(lambda desk: driving.suspend(desk, hold, rest))
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[int | None]:
-        """Stop the run for good, or park it; how many runs that waited for it are pending now."""
+    def end(self, hold: Hold, end: End) -> asyncio.Future[Ended | None]:
+        """Stop the run for good, or park it; how it has stopped."""
         return self._submit(lambda desk: driving.end(desk, hold, end))
 
     def give_back(self, hold: Hold, at: int) -> asyncio.Future[None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from durable_sqlite import Engine, Signal, SignalRejected, State, sleep, workflow
-from durable_sqlite._records import End, Hold
+from durable_sqlite._records import End, Ended, Hold
 from durable_sqlite._run import Pass
 from tests.support.clock import ManualClock
 from tests.support.restarts import die, quiet
@@ -43,13 +43,13 @@ def test_a_message_that_comes_between_the_last_drain_and_the_end_is_taken(monkey
             end = session.journal.end
             sent: list[asyncio.Task[None]] = []
 
-            def end_after_a_message(hold: Hold, how: End) -> asyncio.Future[int | None]:
+            def end_after_a_message(hold: Hold, how: End) -> asyncio.Future[Ended | None]:
                 ends.append(how)
                 if len(ends) == 1:
                     sent.append(asyncio.create_task(run.signal(Job(number=2))))
-                    held: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+                    held: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
 
-                    def pass_on(write: asyncio.Future[int | None]) -> None:
+                    def pass_on(write: asyncio.Future[Ended | None]) -> None:
                         held.set_result(write.result())
 
                     sent[0].add_done_callback(lambda _: end(hold, how).add_done_callback(pass_on))

@@ -26,6 +26,8 @@ from durable_sqlite import (
     step,
     workflow,
 )
+from durable_sqlite._records import RunRow
+from tests.support.gates import session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended
 
@@ -414,5 +416,29 @@ def test_an_engine_that_does_not_drive_starts_runs_that_another_one_drives(tmp_p
             async with Engine(tmp_path / "j.db", workflows=[hello]) as worker:
                 await worker.join()
             assert await run == "hello ada"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.contradicts("two", "crash", reason="it counts the looks of its own engine")
+def test_whoever_waits_for_a_run_that_completes_here_has_its_result_without_a_look_at_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db") as engine:
+            run = await hello.start("ada")
+            looks: list[str] = []
+            journal = session_of(engine).journal
+            look = journal.run
+
+            async def noted(run_id: str, *, patient: bool = False) -> RunRow | None:
+                looks.append(run_id)
+                return await look(run_id, patient=patient)
+
+            monkeypatch.setattr(journal, "run", noted)
+            assert [*await asyncio.gather(run, run)] == ["hello ada"] * 2
+            assert looks == []
+            assert await run == "hello ada"
+            assert looks == [run.id]
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import CANCEL_KEY, End, Hold, IfExists, Kind, NewRun, RunQuery, RunRow, State
+from durable_sqlite._records import CANCEL_KEY, End, Ended, Hold, IfExists, Kind, NewRun, RunQuery, RunRow, State
 from durable_sqlite.errors import LeaseLost, RunConflict, RunExists, SignalRejected
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
@@ -317,7 +317,7 @@ def test_the_end_of_a_run_wakes_whoever_waits_for_it(lab: Over, end: End) -> Non
             _, waiter = await begin(journal, run_id)
             await journal.suspend(waiter, rest(awaits_end(target, kind=Kind.RUN)))
         await journal.pause("paused", asked())
-        assert await other.end(childs, end) == 2
+        assert await other.end(childs, end) == Ended(end.state, 2)
         states = {row.id: row.state for row in await journal.runs(RunQuery())}
         assert states == {
             "a": State.PENDING,
@@ -337,7 +337,7 @@ def test_whoever_waits_for_a_run_that_is_parked_goes_on_waiting(lab: Over) -> No
         journal = await lab.worker()
         started, hold = await begin(journal)
         child, childs = await _child(journal, "b", started.row.no)
-        assert await journal.end(childs, _PARK) == 0
+        assert await journal.end(childs, _PARK) == Ended(State.PARKED, 0)
         assert (await journal.suspend(hold, rest(awaits_end("b")))).suspended
         await journal.terminate("b", asked(70))
         assert (await look(journal)).state is State.PENDING
@@ -356,10 +356,10 @@ def test_no_wake_up_is_lost_between_an_end_and_a_run_that_comes_to_rest(lab: Ove
         _, childs = await _child(journal, "b", started.row.no)
         if end_first:
             ended, rested = journal.end(childs, end), journal.suspend(hold, rest(awaits_end("b")))
-            assert (await ended, (await rested).suspended) == (0, False)
+            assert (await ended, (await rested).suspended) == (Ended(end.state, 0), False)
         else:
             rested, ended = journal.suspend(hold, rest(awaits_end("b"))), journal.end(childs, end)
-            assert ((await rested).suspended, await ended) == (True, 1)
+            assert ((await rested).suspended, await ended) == (True, Ended(end.state, 1))
 
     lab(program)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import CANCEL_KEY, End, Entry, Hold, IfExists, Kind, Report, Resumption, State
+from durable_sqlite._records import CANCEL_KEY, End, Ended, Entry, Hold, IfExists, Kind, Report, Resumption, State
 from durable_sqlite.errors import LeaseLost, UnknownRun, WrongState
 from durable_sqlite.journal import Journal
 from tests.conformance.adapters import Lab
@@ -186,7 +186,7 @@ def test_terminate_and_completion_at_once_are_one_order(lab: Over, terminate_fir
                 await late
         else:
             late, ended = journal.end(hold, completed()), journal.terminate("a", asked())
-            assert await late == 0
+            assert await late == Ended(State.COMPLETED, 0)
             with pytest.raises(WrongState, match="completed"):
                 await ended
         await asyncio.gather(ended, return_exceptions=True)

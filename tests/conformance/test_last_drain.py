@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import Drained, End, Entry, Kind, State
+from durable_sqlite._records import Drained, End, Ended, Entry, Kind, State
 from tests.conformance.adapters import Lab
 from tests.support.journals import asked, begin, completed, entry, look, new_message
 
@@ -38,7 +38,7 @@ def test_a_run_whose_last_act_was_to_take_all_does_not_end_while_more_has_come(l
         assert [message.payload for message in memory.messages] == [b"1", b"2"]
         (claimed,) = await journal.claim(["ship"], 100, 10, suspects=False)
         await journal.record(claimed.hold, _drain(), takes=[1, 2])
-        assert await journal.end(claimed.hold, _over(heard=2)) == 0
+        assert await journal.end(claimed.hold, _over(heard=2)) == Ended(State.COMPLETED, 0)
         assert (await look(journal)).state is State.COMPLETED
 
     lab(program)
@@ -53,7 +53,7 @@ def test_a_run_ends_although_there_are_messages_that_its_last_drain_could_not_ta
         await journal.signal("a", new_message("other" if what == "another name" else "paid"))
         if what == "set aside":
             await journal.set_aside(hold, 1, b"error")
-        assert await journal.end(hold, _over(heard=1 if what == "heard of" else 0)) == 0
+        assert await journal.end(hold, _over(heard=1 if what == "heard of" else 0)) == Ended(State.COMPLETED, 0)
         assert (await look(journal)).state is State.COMPLETED
         assert len((await journal.memory(hold.run)).messages) == 1
 
@@ -67,7 +67,7 @@ def test_a_run_that_was_asked_to_end_ends_whatever_has_come(lab: Over) -> None:
         await journal.record(hold, _drain())
         await journal.signal("a", new_message())
         await journal.cancel("a", asked())
-        assert await journal.end(hold, _over(heard=0)) == 0
+        assert await journal.end(hold, _over(heard=0)) == Ended(State.CANCELLED, 0)
         assert (await look(journal)).state is State.CANCELLED
 
     lab(program)

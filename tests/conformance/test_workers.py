@@ -12,6 +12,7 @@ import pytest
 from durable_sqlite._records import (
     CANCEL_KEY,
     End,
+    Ended,
     FailedAttempt,
     Hold,
     IfExists,
@@ -497,7 +498,7 @@ def test_the_order_of_calls_is_the_order_of_writes(lab: Over) -> None:
         late = journal.record(guess, entry("late", seq=99))
         assert (await started).row.no == guess.run
         await asyncio.gather(*writes)
-        assert await end == 0
+        assert await end == Ended(State.COMPLETED, 0)
         with pytest.raises(LeaseLost):
             await late
         assert len(await journal.entries(1)) == 49

@@ -16,6 +16,7 @@ from durable_sqlite._clock import to_datetime
 from durable_sqlite._records import (
     CANCEL_KEY,
     End,
+    Ended,
     Hold,
     IfExists,
     Kind,
@@ -363,7 +364,7 @@ def test_a_run_that_goes_on_is_waited_for_again(over: Over, how: str) -> None:
         await journal.suspend(hold, rest(awaits_end("b"), at=40))
         await journal.reclaim(hold, 45)
         hold = replace(hold, epoch=2)
-        assert await journal.end(others, failed()) == 0
+        assert await journal.end(others, failed()) == Ended(State.FAILED, 0)
         assert not (await journal.suspend(hold, rest(wait(), at=70))).suspended
         assert [news.run for news in await journal.news()] == [hold.run]
         if how == "resumed":
@@ -373,7 +374,7 @@ def test_a_run_that_goes_on_is_waited_for_again(over: Over, how: str) -> None:
         assert await journal.news() == []
         assert (await journal.suspend(hold, rest(wait(), at=80))).suspended
         (claimed,) = await journal.claim(["ship"], 90, 9, suspects=False)
-        assert await journal.end(claimed.hold, completed(95)) == 1
+        assert await journal.end(claimed.hold, completed(95)) == Ended(State.COMPLETED, 1)
         assert (await look(journal)).state is State.PENDING
 
     over(program)
@@ -424,7 +425,7 @@ def test_a_run_that_is_parked_wakes_nobody_who_is_suspended(over: Over) -> None:
         _, hold = await begin(journal)
         _, others = await begin(journal, "b")
         await journal.suspend(hold, rest(awaits_end("b")))
-        assert await journal.end(others, _PARK) == 0
+        assert await journal.end(others, _PARK) == Ended(State.PARKED, 0)
         assert (await look(journal)).state is State.SUSPENDED
 
     over(program)

@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
-from durable_sqlite import _crew, _run
+from durable_sqlite import _context, _run
 from durable_sqlite._attempt import Fault, Result, Runner, read_outcome
 from durable_sqlite._body_loop import BodyLoop, BodyTask, Branch
 from durable_sqlite._call import Call
@@ -24,11 +24,12 @@ from durable_sqlite._codec import Vault
 from durable_sqlite._crew import Crew
 from durable_sqlite._desk import Desk
 from durable_sqlite._flight import Flight, _Attempt
-from durable_sqlite._records import CANCEL_KEY, Entry, News, Outcome, Suspension, Wait
+from durable_sqlite._records import CANCEL_KEY, End, Ended, Entry, News, Outcome, Suspension, Wait
 from durable_sqlite._replay import Asked, Divergence, Replay
 from durable_sqlite._run import Pass
 from durable_sqlite._specs import StepCall, StepSpec
 from durable_sqlite._suspension import Suspender
+from durable_sqlite._verdict import Ending
 
 from .attempt_mutants import OF_ATTEMPTS
 
@@ -138,10 +139,11 @@ def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
     """Those who wait for a run hear of its end before that is committed, and it may be loaded again."""
     end = Pass._end
 
-    def mutant(self: Pass, *args: Any) -> None:
-        end(self, *args)
+    def mutant(self: Pass, ending: Ending) -> None:
+        end(self, ending)
         self.unload()
-        self._keeper.ended(self, args[0], 0)
+        told = End(ending.state, ending.reason, ending.result, 0)
+        self._keeper.ended(self, told, Ended(ending.state, 0))
 
     return patch.object(Pass, "_end", mutant)
 
@@ -309,7 +311,7 @@ def idempotency_keys_by_attempt() -> AbstractContextManager[object]:
     def mutant(*parts: str) -> str:
         return "-".join((*parts, str(next(numbers))))
 
-    return patch.object(_crew, "derived", mutant)
+    return patch.object(_context, "derived", mutant)
 
 
 MUTANTS: dict[str, Mutant] = {

@@ -15,7 +15,7 @@ from durable_sqlite._call import Call
 from durable_sqlite._context import Body, StepInfo
 from durable_sqlite._flight import Flight, _Attempt
 from durable_sqlite._ids import derived
-from durable_sqlite._records import Entry, Memory, State
+from durable_sqlite._records import End, Ended, Entry, Memory
 from durable_sqlite._run import Pass
 from durable_sqlite._specs import StepCall
 from durable_sqlite._worker import Worker
@@ -373,9 +373,9 @@ class Theatre:
             if flight._in_flight.get(attempt.call) is not attempt:
                 self._here.left_behind(attempt.info)
 
-        def watched_ended(worker: Worker, run: Pass, state: State, woken: int) -> None:
+        def watched_ended(worker: Worker, run: Pass, end: End, how: Ended) -> None:
             self._here.ended(run)
-            ended(worker, run, state, woken)
+            ended(worker, run, end, how)
 
         self._open.enter_context(patch.object(Worker, "ended", watched_ended))
         self._open.enter_context(patch.object(Pass, "_give", watched_give))

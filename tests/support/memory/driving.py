@@ -11,6 +11,7 @@ from durable_sqlite._records import (
     Claimed,
     Drained,
     End,
+    Ended,
     Entry,
     FailedAttempt,
     Hold,
@@ -119,10 +120,10 @@ class Driving(Door):
 
         return self._submit_held(hold, act)
 
-    def end(self, hold: Hold, end: End) -> asyncio.Future[int | None]:
+    def end(self, hold: Hold, end: End) -> asyncio.Future[Ended | None]:
         """Stop the run."""
 
-        def act(row: RunRow) -> int | None:
+        def act(row: RunRow) -> Ended | None:
             how = end
             assert how.state.stopped, how
             assert how.state is not State.COMPLETED or how.result is not None, "a completed run has a result"
@@ -144,7 +145,7 @@ class Driving(Door):
                 interrupted=how.interrupted,
                 discarded_at=how.at if theirs else None,
             )
-            return self.disk.wake_waiters(row, how.at) if row.state in ENDED else 0
+            return Ended(row.state, self.disk.wake_waiters(row, how.at) if row.state in ENDED else 0)
 
         return self._submit_held(hold, act)
 
