@@ -98,6 +98,7 @@ def _measure(scenario: Scenario, chosen: argparse.Namespace) -> Result:
         scenario.name,
         scenario.work,
         scenario.notes,
+        scenario.tried,
         scenario.main,
         size,
         chosen.quick,

@@ -183,6 +183,11 @@ def _scenario(result: Mapping[str, Any], folder: str) -> Iterator[str]:
         yield f"Not installed, and left out: {', '.join(result['left_out'])}."
         yield ""
     yield from _profile(result)
+    if result["tried"] and any(floor["verdict"] != "met" for floor in result["floors"]):
+        yield "What was tried:"
+        yield ""
+        yield from (f"* {what}" for what in result["tried"])
+        yield ""
 
 
 def _more(result: Mapping[str, Any], sides: list[str]) -> Iterator[str]:

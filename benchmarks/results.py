@@ -19,6 +19,7 @@ class Result:
     name: str
     work: str
     notes: str
+    tried: tuple[str, ...]
     main: str
     size: int
     quick: bool

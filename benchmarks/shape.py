@@ -67,6 +67,8 @@ class Scenario:
     rounds: int = 5
     notes: str = ""
     """What a reader has to know to judge it."""
+    tried: tuple[str, ...] = ()
+    """What was tried to reach its floors and what came of it; told where one is missed."""
 
 
 def ratio(figure: str, over: str, *, of: str = OURS) -> Callable[[Round], float]:

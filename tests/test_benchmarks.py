@@ -167,3 +167,15 @@ def test_the_published_report_is_made_from_the_results_that_are_kept() -> None:
     for result in found["scenarios"].values():
         for floor in result["floors"]:
             assert floor["verdict"] in {"met", "missed", "unclear", "not believable", "not measured"}
+
+
+@pytest.mark.parametrize(("verdict", "told"), [("missed", True), ("unclear", True), ("met", False)])
+def test_the_report_says_what_was_tried_where_a_floor_is_not_met(verdict: str, told: bool) -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "latest.json").read_text(encoding="utf-8"))
+    result = found["scenarios"]["concurrent"]
+    result["tried"] = ["threads instead of tasks, which took twice as long"]
+    for floor in result["floors"]:
+        floor["verdict"] = "met"
+    result["floors"][0]["verdict"] = verdict
+    page = report(found, folder="benchmarks")
+    assert ("* threads instead of tasks, which took twice as long\n" in page) is told
