@@ -17,13 +17,14 @@ from durable_sqlite._clerk import Clerk
 from durable_sqlite._codec import describe, dump_error
 from durable_sqlite._crew import Crew
 from durable_sqlite._errands import Errands
+from durable_sqlite._giver import Giver
 from durable_sqlite._ledger import Ledger
 from durable_sqlite._leftovers import Leftovers
 from durable_sqlite._records import Hold, Kind, Request
+from durable_sqlite._rest import Rester
 from durable_sqlite._run import Pass
 from durable_sqlite._signals import point_spec
 from durable_sqlite._stops import load_refusal, load_stop
-from durable_sqlite._suspension import Suspender
 from durable_sqlite._tables import Undone
 from durable_sqlite.errors import Undecodable
 
@@ -57,25 +58,19 @@ def test_a_pass_that_could_not_be_given_back_does_not_rest(
     late: Callable[[asyncio.AbstractEventLoop], asyncio.Future[Any]],
 ) -> None:
     def act(loop: asyncio.AbstractEventLoop) -> None:
-        suspender = Suspender(
-            cast("Any", None), cast("Any", None), cast("Any", SimpleNamespace(waits=())), cast("Any", None)
-        )
-        suspender.suspending = True
-        suspender._suspended({}, False, late(loop))
-        assert not suspender.suspending
-        assert not suspender.at_rest
+        rester: Any = SimpleNamespace(suspending=True, at_rest=False)  # it knows nobody whom it could tell
+        Rester._suspended(rester, {}, False, late(loop))
+        assert not rester.suspending
+        assert not rester.at_rest
 
     on_a_loop(act)
 
 
 def test_a_pass_whose_return_was_cut_off_hears_no_more() -> None:
     def act(loop: asyncio.AbstractEventLoop) -> None:
-        suspender = Suspender(
-            cast("Any", None), cast("Any", None), cast("Any", SimpleNamespace(waits=())), cast("Any", None)
-        )
-        suspender.returning = True
-        suspender._went_on(cancelled(loop))
-        assert not suspender.returning
+        rester: Any = SimpleNamespace(returning=True)
+        Rester._returned(rester, cancelled(loop))
+        assert not rester.returning
 
     on_a_loop(act)
 
@@ -103,10 +98,16 @@ def test_children_whose_parent_may_not_write_any_more_are_told_nothing() -> None
 
 def test_what_a_body_said_of_itself_and_could_not_be_kept_is_reported_to_nobody() -> None:
     def act(loop: asyncio.AbstractEventLoop) -> None:
-        run: Any = SimpleNamespace(_expiring=True, over=False)  # it knows nobody whom it could tell
-        Pass._report_kept(run, refused(loop))
-        Pass._expired(run, cast("Any", None), refused(loop))
-        assert not run._expiring
+        Pass._report_kept(cast("Any", SimpleNamespace()), refused(loop))  # it knows nobody whom it could tell
+
+    on_a_loop(act)
+
+
+def test_a_deadline_that_could_not_be_recorded_gives_the_body_nothing() -> None:
+    def act(loop: asyncio.AbstractEventLoop) -> None:
+        giver: Any = SimpleNamespace(expiring=True, _is_over=lambda: False)  # it has nobody to whom it could give
+        Giver._expired(giver, cast("Any", None), refused(loop))
+        assert not giver.expiring
 
     on_a_loop(act)
 

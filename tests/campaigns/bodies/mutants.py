@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
-from durable_sqlite import _context, _run
+from durable_sqlite import _context, _giver
 from durable_sqlite._attempt import Fault, Result, Runner, read_outcome
 from durable_sqlite._body_loop import BodyLoop, BodyTask, Branch
 from durable_sqlite._call import Call
@@ -24,11 +24,12 @@ from durable_sqlite._codec import Vault
 from durable_sqlite._crew import Crew
 from durable_sqlite._desk import Desk
 from durable_sqlite._flight import Flight, _Attempt
+from durable_sqlite._giver import Giver
 from durable_sqlite._records import CANCEL_KEY, End, Ended, Entry, News, Outcome, Suspension, Wait
 from durable_sqlite._replay import Asked, Divergence, Replay
+from durable_sqlite._rest import Rester
 from durable_sqlite._run import Pass
 from durable_sqlite._specs import StepCall, StepSpec
-from durable_sqlite._suspension import Suspender
 from durable_sqlite._verdict import Ending
 
 from .attempt_mutants import OF_ATTEMPTS
@@ -54,26 +55,30 @@ def outcomes_in_the_order_of_asking() -> AbstractContextManager[object]:
 
 def all_recorded_outcomes_at_once() -> AbstractContextManager[object]:
     """Every recorded outcome that was asked for is given without letting the body run in between."""
-    give_recorded = Pass._give_recorded
+    give_recorded = Giver.give_recorded
 
-    def mutant(self: Pass) -> bool:
+    def mutant(self: Giver) -> bool:
         given = False
         while give_recorded(self):
             given = True
         return given
 
-    return patch.object(Pass, "_give_recorded", mutant)
+    return patch.object(Giver, "give_recorded", mutant)
 
 
 def steps_begin_during_replay() -> AbstractContextManager[object]:
     """A step that is not recorded begins at once, although recorded outcomes are still to be given."""
-    give_recorded = Pass._give_recorded
+    drive, give_recorded = Pass._drive, Giver.give_recorded
 
-    def mutant(self: Pass) -> bool:
-        self._begin_fresh()
-        return give_recorded(self)
+    def mutant(self: Pass) -> None:
+        def hasty(giver: Giver) -> bool:
+            self._launcher.begin()
+            return give_recorded(giver)
 
-    return patch.object(Pass, "_give_recorded", mutant)
+        with patch.object(Giver, "give_recorded", hasty):  # one pass is driven at a time
+            drive(self)
+
+    return patch.object(Pass, "_drive", mutant)
 
 
 def tasks_hash_by_address() -> AbstractContextManager[object]:
@@ -124,15 +129,16 @@ def unloading_by_cancel() -> Generator[None, None, None]:
 
 def unloading_before_the_commit() -> AbstractContextManager[object]:
     """A suspended run leaves memory before its suspension is committed."""
-    rest = Pass._rest
+    rest = Rester.rest
 
-    def mutant(self: Pass) -> None:
-        rest(self)
-        if self._suspender.suspending and not self.over:
-            self.unload()
-            self._keeper.dropped(self)
+    def mutant(self: Rester) -> bool:
+        waits = rest(self)
+        run: Any = self._driver
+        if self.suspending and not run.over:
+            run.drop()
+        return waits
 
-    return patch.object(Pass, "_rest", mutant)
+    return patch.object(Rester, "rest", mutant)
 
 
 def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
@@ -224,7 +230,7 @@ def values_as_they_were_returned() -> Generator[None, None, None]:
     with (
         patch.object(Runner, "_run", run_mutant),
         patch.object(Runner, "attempt", attempt_mutant),
-        patch.object(_run, "read_outcome", read_mutant),
+        patch.object(_giver, "read_outcome", read_mutant),
     ):
         yield
 
@@ -244,26 +250,26 @@ def a_cut_pump_counts_as_rest() -> Generator[None, None, None]:
 
 def a_refused_suspension_is_taken_for_done() -> AbstractContextManager[object]:
     """A run rests although its suspension was refused because news had come."""
-    suspended = Suspender._suspended
+    suspended = Rester._suspended
 
-    def mutant(self: Suspender, waits: Mapping[str, Wait], paused: bool, _write: object) -> None:
+    def mutant(self: Rester, waits: Mapping[str, Wait], paused: bool, _write: object) -> None:
         done: asyncio.Future[Suspension] = asyncio.get_running_loop().create_future()
         done.set_result(Suspension(suspended=True))
         suspended(self, waits, paused, done)
 
-    return patch.object(Suspender, "_suspended", mutant)
+    return patch.object(Rester, "_suspended", mutant)
 
 
 def a_returning_pass_does_not_wait() -> AbstractContextManager[object]:
     """A body in memory goes on before it is known that its run is still its own."""
-    goes_on = Suspender.go_on
+    goes_on = Rester.go_on
 
-    def mutant(self: Suspender) -> None:
+    def mutant(self: Rester) -> None:
         goes_on(self)
         self.returning = False
-        self._rester.went_on(News(self._ledger.hold.run, cancel=None, pause=None))
+        self._went_on(News(self._ledger.hold.run, cancel=None, pause=None))
 
-    return patch.object(Suspender, "go_on", mutant)
+    return patch.object(Rester, "go_on", mutant)
 
 
 def recovery_is_not_told() -> AbstractContextManager[object]:

@@ -13,7 +13,9 @@ from unittest.mock import patch
 from durable_sqlite import Engine, Retry, Run, UnknownRun, WrongState, _run
 from durable_sqlite._call import Call
 from durable_sqlite._context import Body, StepInfo
+from durable_sqlite._desk import Desk
 from durable_sqlite._flight import Flight, _Attempt
+from durable_sqlite._giver import Giver
 from durable_sqlite._ids import derived
 from durable_sqlite._records import End, Ended, Entry, Memory
 from durable_sqlite._run import Pass
@@ -140,9 +142,9 @@ class World:
 
     # As the watched engine sees it -----------------------------------------------------------------------------------
 
-    def given(self, run: Pass, entry: Entry) -> None:
+    def given(self, desk: Desk, entry: Entry) -> None:
         """A body is about to be given an entry."""
-        self.checks.given(run.row.id, run._desk, entry, self._loop.time())
+        self.checks.given(desk.run_id, desk, entry, self._loop.time())
 
     def launched(self, call: Call, step: StepCall, info: StepInfo) -> None:
         """An attempt is about to begin."""
@@ -349,12 +351,12 @@ class Theatre:
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        give, unload, ended = Pass._give, Pass.unload, Worker.ended
+        give, unload, ended = Giver._give, Pass.unload, Worker.ended
         start, give_up, leave_behind = Flight.start, Flight.give_up, Flight._leave_behind
 
-        def watched_give(run: Pass, entry: Entry) -> None:
-            self._here.given(run, entry)
-            give(run, entry)
+        def watched_give(giver: Giver, entry: Entry) -> None:
+            self._here.given(giver._desk, entry)
+            give(giver, entry)
 
         def watched_unload(run: Pass) -> None:
             with self._here.unloading(run):
@@ -378,7 +380,7 @@ class Theatre:
             ended(worker, run, end, how)
 
         self._open.enter_context(patch.object(Worker, "ended", watched_ended))
-        self._open.enter_context(patch.object(Pass, "_give", watched_give))
+        self._open.enter_context(patch.object(Giver, "_give", watched_give))
         self._open.enter_context(patch.object(Pass, "unload", watched_unload))
         self._open.enter_context(patch.object(Flight, "give_up", watched_give_up))
         self._open.enter_context(patch.object(Flight, "start", watched_start))
