@@ -40,6 +40,9 @@ _LARGEST_BATCH = 1000
 _LONGEST_BATCH = 0.25
 """Seconds after which the bodies of a batch have had the write lock for long enough: what is applied is committed."""
 
+_ANSWERS_AT_ONCE = 100
+"""Operations of a commit that are answered in one turn of the loop: each answer lets a body or a caller go on."""
+
 _LOOK_AFTER = 1.0
 """Seconds after which it is seen whether a body that was called has returned, and whether the storage answers."""
 
@@ -171,6 +174,8 @@ class Writer:
         """Since when the thread is at work."""
         self._watch: asyncio.TimerHandle | None = None
         self._told: object = None
+        self._answering = False
+        """Whether the next turn of the loop answers more."""
         self._between: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
 
     # The loop's side -------------------------------------------------------------------------------------------------
@@ -219,6 +224,7 @@ class Writer:
                     LOGGER.critical("%s", error)
                     self.stop_for_good(error)
                     return
+        self._answer()
 
     def between(self, job: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Run a job that is no operation of a batch on the thread, before the next batch; again, until the storage lets it."""
@@ -277,7 +283,7 @@ class Writer:
         if self._struck:
             self._struck = False
             self._settings.struck()
-        self._answer()
+        self._answer_in_turns()
         if obstacle is None:
             self._patience.over()
             await self._hop(self._checkpoints.after_commit(self.link))
@@ -310,8 +316,20 @@ class Writer:
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
-    def _answer(self) -> None:
-        while self._done:
+    def _answer_in_turns(self) -> None:
+        """Answer what is committed; where that is much, let others on this loop have their turn in between."""
+        if not self._answering:
+            self._answer(_ANSWERS_AT_ONCE)
+            if self._done:
+                self._answering = True
+                self._loop.call_soon(self._answer_more)
+
+    def _answer_more(self) -> None:
+        self._answering = False
+        self._answer_in_turns()
+
+    def _answer(self, most: int | None = None) -> None:
+        for _ in range(len(self._done) if most is None else min(most, len(self._done))):
             self._leave(*self._done.popleft())
 
     def _leave(self, operation: _Operation, answer: object) -> None:

@@ -50,6 +50,34 @@ def test_a_batch_has_a_largest_size_and_the_rest_follows(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+def test_a_large_commit_is_answered_in_turns_and_others_on_the_loop_have_theirs_in_between(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            _, hold = await begin(journal)
+            answered: list[int] = []
+            writes = [journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in range(1, 301)]
+            for write in writes:
+                write.add_done_callback(lambda write: answered.append(writes.index(write)))
+            most, before = 0, 0
+            while len(answered) < 300:
+                await asyncio.sleep(0)
+                most, before = max(most, len(answered) - before), len(answered)
+            assert answered == [*range(300)]
+            assert most == 100
+
+    asyncio.run(main())
+
+
+def test_what_a_journal_that_closes_has_committed_is_answered_before_it_is_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db") as journal:
+            _, hold = await begin(journal)
+            writes = [journal.record(hold, entry(f"s#{seq}", seq=seq)) for seq in range(1, 301)]
+        assert all(write.done() for write in writes)
+
+    asyncio.run(main())
+
+
 def test_one_operation_that_fails_does_not_take_the_others_down(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path / "j.db") as journal:

@@ -27,7 +27,7 @@ _ABOUT_ALL = frozenset(FindingKind) - {FindingKind.ENTRY, FindingKind.ROWS}
 """Findings that say something of more than one run."""
 
 _PATIENCE = 10.0  # seconds after which a run that does not end has a fault
-_LONGEST = 60.0  # seconds after which whatever goes on goes on for ever
+_LONGEST = 300.0  # seconds after which whatever goes on goes on for ever, also on a machine that has much else to do
 
 
 @dataclass(frozen=True, slots=True)
