@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from durable_sqlite import Engine, step, workflow
 from durable_sqlite._context import NOWHERE
 from tests.support.clock import ManualClock
-from tests.support.modes import Mode, Play, driver_of
+from tests.support.modes import MODES, Mode, Play, driver_of
 from tests.support.restarts import quiet
 
 
@@ -100,3 +103,27 @@ def test_unloading_leaves_no_body_in_memory_that_waits(mode: Mode, resident: int
 
     with Play(mode).on("test_modes"):
         assert asyncio.run(scenario()) == resident
+
+
+BEHAVIOUR = Path(__file__).parents[1] / "behaviour"
+
+
+def marks(within: ast.AST) -> Iterator[ast.Call]:
+    """What is marked as contradicting modes, within this piece of code."""
+    for node in ast.walk(within):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "contradicts":
+            yield node
+
+
+@pytest.mark.parametrize("path", sorted(BEHAVIOUR.glob("test_*.py")), ids=lambda path: path.stem)
+def test_only_single_tests_are_left_out_of_a_mode_and_each_says_why(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    of_tests = [mark for test in tests for decorator in test.decorator_list for mark in marks(decorator)]
+    assert {*marks(tree)} == {*of_tests}
+    for mark in of_tests:
+        modes = [ast.literal_eval(mode) for mode in mark.args]
+        assert modes
+        assert set(modes) <= set(MODES[1:])
+        [reason] = [ast.literal_eval(given.value) for given in mark.keywords if given.arg == "reason"]
+        assert reason
