@@ -74,7 +74,7 @@ def test_a_body_leaves_memory_after_its_rest_is_committed(
             await until(lambda: "one leaves" in seen)
             if other is not None:
                 await quiet(engine)
-                assert seen == ["one begins", "one leaves", "other begins"]
+                assert seen[:3] == ["one begins", "one leaves", "other begins"]
             await run.signal(Whistle())
             assert await run.result(timeout=20) == "one"
 

@@ -12,10 +12,9 @@ import pytest
 from durable_sqlite import Engine, Run, RunCancelled, RunParked, State, Workflow, sleep, step, workflow
 from tests.support.clock import ManualClock
 from tests.support.families import becomes
+from tests.support.gates import session_of
 from tests.support.restarts import quiet
 from tests.support.stage import Stage, ended, until
-
-pytestmark = pytest.mark.contradicts("two", "crash", reason="its engines decide which of them drives what")
 
 effects: list[str] = []
 stage = Stage()
@@ -59,14 +58,12 @@ async def naps(seconds: float) -> str:
 
 def drives(engine: Engine, run_id: str) -> bool:
     """Whether the body of this run is in this engine's memory."""
-    assert engine._session is not None
-    return engine._session.worker.has(run_id)
+    return session_of(engine).worker.has(run_id)
 
 
 async def hear(engine: Engine) -> None:
     """Let an engine hear now of what others have written, which it does every moment."""
-    assert engine._session is not None
-    await engine._session.worker.hear_news()
+    await session_of(engine).worker.hear_news()
 
 
 @asynccontextmanager
@@ -119,6 +116,7 @@ async def gives_up() -> str:
     return "gave up"
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_child_that_another_engine_drives_gives_its_result_to_the_parent_here(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with apart(tmp_path / "j.db", beside) as (run, first, second):
@@ -132,6 +130,7 @@ def test_a_child_that_another_engine_drives_gives_its_result_to_the_parent_here(
     assert effects == ["kid has gone"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_child_that_ends_elsewhere_is_heard_of_while_a_step_of_its_parent_is_in_flight(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with apart(tmp_path / "j.db", hears) as (run, *_):
@@ -144,6 +143,7 @@ def test_a_child_that_ends_elsewhere_is_heard_of_while_a_step_of_its_parent_is_i
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_cancel_reaches_a_child_that_another_engine_drives(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with apart(tmp_path / "j.db", beside) as (run, _, second):
@@ -155,6 +155,7 @@ def test_a_cancel_reaches_a_child_that_another_engine_drives(tmp_path: Path) -> 
     assert sorted(effects) == ["kid has gone", "kid was cancelled", "parent was cancelled"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_child_that_is_given_up_ends_where_it_is_driven(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with apart(tmp_path / "j.db", gives_up) as (run, _, second):
@@ -168,6 +169,7 @@ def test_a_child_that_is_given_up_ends_where_it_is_driven(tmp_path: Path) -> Non
     assert effects == ["kid was cancelled", "kid has gone"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_pause_and_a_resume_reach_a_child_that_another_engine_drives(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with apart(tmp_path / "j.db", beside) as (run, _, second):
@@ -278,6 +280,7 @@ def test_children_that_are_under_way_count_where_there_is_a_limit() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it asks for a child as soon as its run is started")
 def test_a_child_has_a_limit_of_its_own() -> None:
     @workflow
     async def parent() -> str:
@@ -303,8 +306,7 @@ def test_children_that_are_started_at_once_take_no_more_room_than_there_is() -> 
             run = await parent.start()
             await stage.seen("0", "1", "2")
             await run.info()
-            assert engine._session is not None
-            assert len(engine._session.worker._passes) <= 4
+            assert len(session_of(engine).worker._passes) <= 4
             stage.let(*[str(number) for number in range(12)])
             assert await run.result(timeout=20) == [str(number) for number in range(12)]
 

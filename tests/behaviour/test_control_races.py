@@ -33,8 +33,6 @@ from tests.support.gates import Gate, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
 
-pytestmark = pytest.mark.contradicts("two", "crash", reason="it forces the order of what happens within one engine")
-
 RESIDENT = pytest.mark.parametrize("unload_after", [0.0, 1e6], ids=["unloaded", "resident"])
 
 effects: list[str] = []
@@ -201,11 +199,8 @@ async def at_its_place(engine: Engine, run: Run[Any], place: str) -> None:
 async def is_forgotten(engine: Engine) -> None:
     """Nothing of runs that have ended is kept in memory."""
     worker = session_of(engine).worker
-    await until(lambda: not worker._passes)
-    assert not worker._by_id
-    assert not worker._idle
-    assert not worker._awaited
-    assert not worker._unheard
+    kept = worker._passes, worker._by_id, worker._idle, worker._awaited, worker._unheard
+    await until(lambda: not any(kept))
     assert len(engine._front.listeners) == 0
 
 
@@ -369,6 +364,7 @@ def test_a_run_whose_first_step_had_begun_when_its_process_ended_cleans_up_when_
     assert effects == ["clean up"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="its cancel is heard before the gate opens")
 def test_a_cancel_that_comes_before_the_first_step_begins_keeps_its_place_over_a_crash_in_the_clean_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
@@ -438,6 +434,7 @@ async def one_step(how: str) -> str:
     return "done"
 
 
+@pytest.mark.contradicts("two", "crash", reason="its engine is deaf, and has to know of a run that was started")
 @pytest.mark.parametrize("how", ["completes", "fails"])
 def test_a_cancel_that_is_committed_before_the_end_wins_though_the_body_never_heard_of_it(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, stage: Stage
@@ -720,7 +717,6 @@ def test_of_two_processes_that_cancel_a_run_at_once_the_first_stays(tmp_path: Pa
     assert effects == ["begin", "clean up 1"]
 
 
-@pytest.mark.contradicts("unload", reason="it looks into the engine while that still looks for more")
 @pytest.mark.parametrize("place", ["a step", "a sleep", "a back-off"])
 def test_of_all_requests_at_once_a_cancel_beats_a_pause_and_terminate_beats_both(place: str, stage: Stage) -> None:
     stage.let("clean up 2")
@@ -784,6 +780,7 @@ async def naps_then_slow() -> None:
     await slow("slow")
 
 
+@pytest.mark.contradicts("two", "crash", reason="its request is heard before the gate opens")
 @pytest.mark.parametrize("request_", ASK)
 def test_a_request_reaches_a_run_that_is_claimed_and_not_loaded_yet_before_its_next_step(
     request_: str, monkeypatch: pytest.MonkeyPatch, stage: Stage
@@ -847,6 +844,7 @@ async def quiet_or_began(engine: Engine, stage: Stage) -> None:
     await until(lambda: stage.began or not session_of(engine).worker.held())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its engine is deaf, and has to know of a run that was started")
 def test_a_pause_that_a_run_has_not_heard_of_is_found_when_it_comes_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
@@ -874,6 +872,7 @@ def test_a_pause_that_a_run_has_not_heard_of_is_found_when_it_comes_to_rest(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard before the step ends")
 def test_a_resume_while_the_pause_is_being_written_is_not_lost(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
     async def scenario() -> None:
         async with Engine(":memory:") as engine:
@@ -916,6 +915,7 @@ def test_a_pause_while_a_suspension_is_being_written_is_not_lost(monkeypatch: py
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard before the gate opens")
 def test_a_step_that_still_waits_for_an_earlier_commit_when_the_run_is_paused_does_not_begin(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,8 +10,6 @@ import pytest
 
 from tests.support.house import environment
 
-pytestmark = pytest.mark.contradicts("two", "crash", reason="its process has one engine, and is forked")
-
 PARENT = """
 import asyncio, gc, multiprocessing, os, sqlite3, subprocess, sys, threading, warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor  # what is imported in a fork has hooks in it

@@ -34,8 +34,6 @@ from tests.support.gates import deaf, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, until
 
-pytestmark = pytest.mark.contradicts("two", "crash", reason="it takes the lease of one engine")
-
 stage = Stage()
 effects: list[str] = []
 
@@ -80,6 +78,7 @@ async def take_over(by: Engine, of: Engine) -> list[str]:
     return [row.id for row in freed]
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts workers")
 def test_what_a_process_that_died_has_left_goes_on_in_one_that_lives(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", workflows=[job]) as living:
@@ -100,6 +99,7 @@ def test_what_a_process_that_died_has_left_goes_on_in_one_that_lives(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_the_late_result_of_a_worker_that_was_given_up_is_discarded_and_it_goes_on_with_the_rest(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,6 +241,7 @@ def test_an_engine_may_be_closed_while_it_begins_anew(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["j.db", "j.db-mark"]
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_that_jumps_ends_no_lease_and_loses_no_timer(tmp_path: Path, hours: int) -> None:
     async def scenario() -> None:
@@ -274,6 +275,7 @@ def test_a_lease_that_no_thread_could_keep_is_refused(lease: float | timedelta) 
         Engine("j.db", lease=lease)
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts workers")
 def test_the_journal_says_which_start_of_which_machine_a_worker_runs_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", lease=3) as first, Engine(tmp_path / "j.db", drive=False) as second:
@@ -285,6 +287,7 @@ def test_the_journal_says_which_start_of_which_machine_a_worker_runs_on(tmp_path
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="it counts workers")
 def test_a_lease_that_is_renewed_says_when_the_event_loop_last_turned(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", lease=0.1) as first, Engine(tmp_path / "j.db", drive=False) as second:

@@ -25,10 +25,6 @@ from tests.support.gates import Gate, deaf, eventually, session_of
 from tests.support.restarts import cut, die, quiet
 from tests.support.stage import Stage
 
-pytestmark = pytest.mark.contradicts(
-    "two", "crash", "unload", reason="it forces the order of what happens within one engine"
-)
-
 Send = Callable[[Run[Any]], Awaitable[None]]
 
 
@@ -84,6 +80,7 @@ def test_what_is_stored_while_the_run_is_about_to_suspend_keeps_it_awake(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its message comes from its own process")
 @BOTH
 def test_what_is_stored_just_after_the_run_has_suspended_wakes_it_though_it_does_not_know_that_it_has(
     send: Send, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +126,7 @@ def test_what_another_process_stores_while_the_run_is_about_to_suspend_is_not_lo
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its engine is deaf, and has to know of a run that was started")
 @BOTH
 def test_what_another_process_stores_in_that_moment_is_found_though_nobody_hears_of_it(
     send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -265,6 +263,7 @@ def test_what_comes_for_a_run_that_is_claimed_and_not_loaded_yet_is_not_lost(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("unload", reason="its body is to be in memory when the message comes")
 @BOTH
 def test_what_comes_while_the_run_is_taken_again_is_not_lost(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     @workflow
@@ -290,6 +289,8 @@ def test_what_comes_while_the_run_is_taken_again_is_not_lost(send: Send, monkeyp
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its message comes from its own process")
+@pytest.mark.contradicts("unload", reason="its body is to be in memory when the message comes")
 def test_a_message_that_is_taken_when_the_process_dies_before_the_commit_is_taken_by_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +313,8 @@ def test_a_message_that_is_taken_when_the_process_dies_before_the_commit_is_take
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its message comes from its own process")
+@pytest.mark.contradicts("unload", reason="its body is to be in memory when the message comes")
 def test_messages_that_come_while_one_is_being_taken_are_taken_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     @workflow
     async def flow() -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,11 @@ from durable_sqlite import (
 )
 from durable_sqlite._records import RunRow
 from durable_sqlite._run import Pass
-from durable_sqlite._session import Session
 from durable_sqlite._sqlite import SqliteJournal
 from tests.support.clock import ManualClock
-from tests.support.gates import Gate as HeldGate
+from tests.support.gates import Gate, session_of
 from tests.support.restarts import die, quiet
 from tests.support.stage import Stage, ended, until
-
-pytestmark = pytest.mark.contradicts(
-    "two", "crash", "unload", reason="it forces the order of what happens within one engine"
-)
 
 effects: list[str] = []
 
@@ -64,38 +58,6 @@ async def tidies_up_slowly() -> None:
         await act("tidied up")
 
 
-def session_of(engine: Engine) -> Session:
-    assert engine._session is not None
-    return engine._session
-
-
-class Gate:
-    """Holds what a verb of the journal answers until it is opened; what the verb does is done."""
-
-    def __init__(self, engine: Engine, verb: str, patch: pytest.MonkeyPatch) -> None:
-        self.reached = 0
-        self._open = asyncio.Event()
-        journal = session_of(engine).journal
-        self._verb: Callable[..., asyncio.Future[Any]] = getattr(journal, verb)
-        self._held: list[asyncio.Task[None]] = []
-        patch.setattr(journal, verb, self._answer)
-
-    def open(self) -> None:
-        """Let all answers through, those to come as well."""
-        self._open.set()
-
-    def _answer(self, *args: Any, **options: Any) -> asyncio.Future[Any]:
-        self.reached += 1
-        answer = asyncio.get_running_loop().create_future()
-        self._held.append(asyncio.create_task(self._hold(asyncio.ensure_future(self._verb(*args, **options)), answer)))
-        return answer
-
-    async def _hold(self, write: asyncio.Future[Any], answer: asyncio.Future[Any]) -> None:
-        await asyncio.wait([write])
-        await self._open.wait()
-        answer.set_result(write.result())
-
-
 async def asleep(engine: Engine) -> Pass:
     """The body of the only run, once it is at rest in memory."""
     await quiet(engine)
@@ -107,6 +69,7 @@ async def asleep(engine: Engine) -> Pass:
 # Cancelling ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("unload", reason="its body is to be in memory, at rest")
 def test_a_cancel_reaches_a_run_that_leaves_memory_in_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
@@ -145,7 +108,7 @@ def test_a_cancel_reaches_a_run_that_is_claimed_and_not_loaded_yet(monkeypatch: 
             await quiet(engine)
             gate = Gate(engine, "memories", monkeypatch)
             clock.advance(100)
-            await until(lambda: gate.reached)
+            await gate.reached()
             await run.cancel(reason="enough")
             gate.open()
             # Not when the step has ended, which here is never: at once.
@@ -161,9 +124,9 @@ def test_asking_again_while_a_cancelled_run_tidies_up_changes_nothing() -> None:
             run = await tidies_up_slowly.start()
             await quiet(engine)
             await run.cancel(reason="first")
-            await asleep(engine)
+            await quiet(engine)
             await run.cancel(reason="second")
-            await asleep(engine)
+            await quiet(engine)
             clock.advance(100)
             assert (await ended(run, RunCancelled)).reason == "first"
             assert [entry.key for entry in await run.history()] == ["~cancel", "act#1", "sleep#2", "act#2"]
@@ -182,7 +145,7 @@ def test_what_comes_due_while_the_suspension_is_being_written_is_not_slept_throu
             await quiet(engine)
             gate = Gate(engine, "suspend", monkeypatch)
             await run.cancel(reason="first")
-            await until(lambda: gate.reached)
+            await gate.reached()
             await run.cancel(reason="second")  # this nudge meets a body that is being suspended
             clock.advance(100)
             gate.open()
@@ -209,7 +172,7 @@ def test_a_timer_that_is_due_in_the_moment_of_the_suspension_fires_and_a_replay_
     async def scenario() -> None:
         clock = ManualClock()
         async with Engine(tmp_path / "j.db", clock=clock, unload_after=unload_after) as engine:
-            gate = HeldGate(engine, "suspend", monkeypatch, before=before)
+            gate = Gate(engine, "suspend", monkeypatch, before=before)
             run = await flow.options(id="x").start()
             await gate.reached()
             clock.advance(100)
@@ -243,9 +206,9 @@ def test_a_step_that_still_waits_for_an_earlier_commit_when_the_run_is_cancelled
         async with Engine(":memory:") as engine:
             gate = Gate(engine, "record", monkeypatch)
             run = await flow.start()
-            await until(lambda: gate.reached)
+            await gate.reached()
             await run.cancel()
-            await until(lambda: gate.reached == 2)  # the cancel has been given to the body
+            await gate.reached(2)  # the cancel has been given to the body
             gate.open()
             await ended(run, RunCancelled)
             assert [entry.key for entry in await run.history()] == ["act#1", "~cancel"]
@@ -312,6 +275,7 @@ def test_who_is_told_of_a_run_in_the_moment_of_closing_hears_that_the_engine_is_
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("unload", reason="its body is to be in memory, at rest")
 def test_a_body_that_is_taken_out_of_memory_twice_is_taken_out_once() -> None:
     @workflow
     async def flow() -> None:
@@ -400,6 +364,7 @@ def test_a_program_that_forgets_an_engine_in_memory_ends_in_order() -> None:
 # Dead letters --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", reason="it holds the hook of the engine that drives")
 def test_the_hook_is_not_told_of_a_letter_that_was_redriven_before_it_could_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -22,8 +22,6 @@ from tests.support.house import environment
 from tests.support.restarts import quiet
 from tests.support.stage import Stage, until
 
-pytestmark = pytest.mark.contradicts("two", "crash", reason="its engine hears the signals of its own process")
-
 SERVED = """
 import asyncio, sys
 from durable_sqlite import Engine, current_step, sleep, step, workflow

@@ -30,8 +30,6 @@ from tests.support.clock import ManualClock
 from tests.support.restarts import quiet
 from tests.support.stage import Stage, until
 
-pytestmark = pytest.mark.contradicts("two", "crash", reason="its storage fails one engine")
-
 
 class Paid(Signal, name="paid-in-storage"):
     by: str

@@ -322,8 +322,15 @@ def test_many_may_watch_one_run_and_all_see_its_end() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("unload", reason="it says when a body leaves memory")
-@pytest.mark.parametrize("unload_after", [0.0, 1e6], ids=["unloaded", "resident"])
+@pytest.mark.parametrize(
+    "unload_after",
+    [
+        pytest.param(0.0, id="unloaded"),
+        pytest.param(
+            1e6, id="resident", marks=pytest.mark.contradicts("unload", reason="its body is to stay in memory")
+        ),
+    ],
+)
 def test_it_goes_on_over_suspension_and_unloading(unload_after: float) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock(), unload_after=unload_after) as engine:

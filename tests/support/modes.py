@@ -29,6 +29,7 @@ from durable_sqlite import Engine, EngineClosed, _session
 from durable_sqlite._context import NOWHERE
 from durable_sqlite._session import Session
 from durable_sqlite._sqlite import SqliteJournal
+from durable_sqlite._sqlite.writer import Writer
 
 __all__ = ["MODES", "Mode", "Play", "driver_of"]
 
@@ -103,6 +104,7 @@ class _Pair:
         await self._loop.create_task(driver.__aenter__())
         NOWHERE.engines.discard(driver._front)
         self.driver = driver
+        self._watch(_writer_of(driver))
         for workflow in self._known:
             _session_of(driver).know(workflow)
         self._there.set()
@@ -164,17 +166,23 @@ class _Pair:
         self._client._failpoint(name)
         if name == "commit.after":
             self._commits += 1
+
+    def _watch(self, writer: Writer) -> None:
+        """Look, whenever commits were answered, whether it is time to die: then no thread has anything in its hands."""
+        answer = writer._answer
+
+        def answered() -> None:
+            answer()
             if self._fatal and self._commits >= self._fatal:
-                self._loop.call_soon_threadsafe(self._die_between_steps)
+                self._loop.call_soon(self._die_between_steps)  # when those who waited for the commits have heard
+
+        writer._answer = answered  # type: ignore[method-assign]
 
     def _die_between_steps(self) -> None:
         driver = self.driver
         if driver is None or not self._fatal or driver._front.state != "open" or self._client._front.state != "open":
             return
-        journal = _session_of(driver).journal
-        assert isinstance(journal, SqliteJournal)
-        writer = journal._writer
-        if writer is None or writer._queue or writer._batch or _session_of(driver).worker.in_flight():
+        if _writer_of(driver).waiting or _session_of(driver).worker.in_flight():
             return  # at the next commit, perhaps
         self._fatal = 0
         self._there.clear()
@@ -193,6 +201,13 @@ class _Pair:
 def _session_of(engine: Engine) -> Session:
     assert engine._session is not None
     return engine._session
+
+
+def _writer_of(engine: Engine) -> Writer:
+    journal = _session_of(engine).journal
+    assert isinstance(journal, SqliteJournal)
+    assert journal._writer is not None
+    return journal._writer
 
 
 def driver_of(engine: Engine) -> _Pair | None:

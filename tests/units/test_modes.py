@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from durable_sqlite import Engine, step, workflow
 from durable_sqlite._context import NOWHERE
 from tests.support.clock import ManualClock
-from tests.support.modes import Mode, Play, driver_of
+from tests.support.modes import MODES, Mode, Play, driver_of
 from tests.support.restarts import quiet
 
 
@@ -25,7 +28,7 @@ async def counts() -> int:
     for number in range(20):
         total += await count(number)
         if number % 5 == 4:
-            await asyncio.sleep(0.02)  # at rest, with nothing in flight: here an engine can die between steps
+            await asyncio.sleep(60)  # at rest, with nothing in flight: here an engine can die between steps
     return total
 
 
@@ -34,12 +37,15 @@ executed: list[int] = []
 
 def played(mode: Mode) -> tuple[Play, int]:
     """What a mode does, and what a run comes to in it."""
-    play = Play(mode)
+    play, clock = Play(mode), ManualClock()
     executed.clear()
 
     async def scenario() -> int:
-        async with Engine(":memory:") as engine:
+        async with Engine(":memory:", clock=clock) as engine:
             run = await counts.start()
+            for _ in range(4):
+                await quiet(engine)
+                clock.advance(60)
             result = await run.result(timeout=20)
             assert (driver_of(engine) is not None) == (mode in ("two", "crash"))
             assert len(NOWHERE.engines) == 1
@@ -97,3 +103,27 @@ def test_unloading_leaves_no_body_in_memory_that_waits(mode: Mode, resident: int
 
     with Play(mode).on("test_modes"):
         assert asyncio.run(scenario()) == resident
+
+
+BEHAVIOUR = Path(__file__).parents[1] / "behaviour"
+
+
+def marks(within: ast.AST) -> Iterator[ast.Call]:
+    """What is marked as contradicting modes, within this piece of code."""
+    for node in ast.walk(within):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "contradicts":
+            yield node
+
+
+@pytest.mark.parametrize("path", sorted(BEHAVIOUR.glob("test_*.py")), ids=lambda path: path.stem)
+def test_only_single_tests_are_left_out_of_a_mode_and_each_says_why(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    of_tests = [mark for test in tests for decorator in test.decorator_list for mark in marks(decorator)]
+    assert {*marks(tree)} == {*of_tests}
+    for mark in of_tests:
+        modes = [ast.literal_eval(mode) for mode in mark.args]
+        assert modes
+        assert set(modes) <= set(MODES[1:])
+        [reason] = [ast.literal_eval(given.value) for given in mark.keywords if given.arg == "reason"]
+        assert reason
