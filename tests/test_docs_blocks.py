@@ -73,7 +73,7 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
         ("waiting", 8),
         ("children", 4),
         ("control", 4),
-        ("exactly_once", 1),
+        ("exactly_once", 2),
         ("care", 5),
         ("damage", 2),
         ("checking", 2),
