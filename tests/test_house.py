@@ -64,9 +64,10 @@ def test_the_commands_of_the_readme_are_one_line_each(name: str) -> None:
     assert marked(name).count("\n") == 1
 
 
-def test_ci_runs_the_test_command_of_the_readme_and_no_copy_of_it() -> None:
+def test_ci_runs_both_commands_of_the_readme_and_no_copy_of_them() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert 'from_readme "$python" "$tree" test' in script
+    assert 'from_readme "$python" "$work/demo" demo' in script
     assert ".[dev]" not in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 

@@ -12,11 +12,13 @@ import venv
 import zipfile
 from email.message import Message
 from email.parser import Parser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from tests.support.house import ROOT
+from tests.support.pages import blocks
 
 _MIGRATIONS = sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))
 
@@ -113,6 +115,49 @@ def test_the_command_line_is_installed_under_each_of_its_names(empty: Path, tmp_
 def test_the_wheel_brings_the_fixture_for_pytest(empty: Path, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(durable): assert durable.now\n", encoding="utf-8")
     assert "1 passed" in _run(empty / "python", "-m", "pytest", "-p", "no:cacheprovider", "test_it.py", cwd=tmp_path)
+
+
+def test_the_lines_of_the_start_page_install_it(tmp_path: Path) -> None:
+    """As a new user types them: in an empty folder, with a clone in the home folder; only that no index is asked."""
+    (lines,) = [block.text for block in blocks(ROOT / "docs" / "start.md") if block.language == "sh"]
+    for name in ("python3", "python"):  # what they find as Python is this one
+        (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).symlink_to(sys.executable)
+    for name in (
+        "durable_sqlite",
+        "migrations",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "SECURITY.md",
+    ):
+        (tmp_path / "durable_sqlite").mkdir(exist_ok=True)
+        (tmp_path / "durable_sqlite" / name).symlink_to(ROOT / name)
+    (tmp_path / "shop").mkdir()
+    script = f"set -eu\n{lines}command -v durable_sqlite\ndurable_sqlite --version\n"
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "PIP_NO_BUILD_ISOLATION": "0",  # what it needs for building is found where it is installed here, and not fetched
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTHONPATH": sysconfig.get_path("purelib"),
+    }
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment,
+        cwd=tmp_path / "shop",
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    where, version = done.stdout.splitlines()[-2:]
+    assert where == str(tmp_path / "shop" / ".venv" / "bin" / "durable_sqlite")
+    assert metadata.version("durable_sqlite") in version
 
 
 def _metadata(wheel: Path) -> Message:
