@@ -684,7 +684,7 @@ def test_a_run_that_has_stopped_waits_for_nothing(end: str) -> None:
             else:
                 await run.signal(StatusPaid(number=1))
                 clock.advance(60)
-            await until(lambda: not session_of(engine).worker._passes)
+            await until(lambda: not session_of(engine).worker._residents.passes)
             info = await run.info()
             assert (info.state.value, info.waiting_for) == ({"terminated": "cancelled"}.get(end, end), ())
 
