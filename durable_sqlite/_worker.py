@@ -1,33 +1,25 @@
-"""Decides which runs this process drives, and when: claims, wake-ups, timers, what stays in memory."""
+"""Drives runs in this process: what starts, what is woken, what is given back, and who hears of an end."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import logging
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._clock import Alarm
+from ._claims import Claims
 from ._records import Claimed, End, Ended, Hold, Memory, News, RunRow, Started, State
+from ._residents import Residents
 from ._run import Pass
 from ._specs import WorkflowSpec
 from ._stats import BodyStats
 from ._surroundings import Surroundings
-from .errors import JournalError
 
 __all__ = ["Worker", "WorkerOptions"]
 
-logger = logging.getLogger("durable_sqlite")
-
 _NEVER = 2**62  # no change of a run has this number
-_BATCH = 100  # runs claimed in one transaction
 _AT_ONCE = 10  # bodies loaded in one turn of the loop
 _SUSPECT = 2  # deaths in a row after which a run is driven beside no other of its kind
-_PATIENCE = 3  # looks for a run that is due and cannot be claimed
-_LATER = 10_000_000  # microseconds after which a run that is due and cannot be claimed is tried again
 _CLOSE_GRACE = 5.0  # seconds that cancelled steps may take to go when the engine is closed
 
 
@@ -70,15 +62,11 @@ class Worker:
         self._new_letter = new_letter
         self._only = None if options.only is None else set(options.only)
         self._workflows: dict[str, WorkflowSpec] = {}
-        self._passes: dict[int, Pass] = {}
-        self._by_id: dict[str, Pass] = {}
-        self._idle: OrderedDict[int, tuple[Pass, int]] = OrderedDict()
-        """Suspended bodies in memory, by the time since when, longest first."""
-        self._due: list[tuple[int, int]] = []
-        """When bodies that rested in memory are due, with the numbers of their runs: a body in here could not leave memory."""
+        self._residents = Residents(
+            around, most=options.max_resident, unload_after=options.unload_after, unload=self._unload
+        )
+        self._claims = Claims(around, self._workflows.keys(), self._only, self._residents, self)
         self._suspect: Pass | None = None
-        self._wanted = False
-        self._claiming: asyncio.Task[None] | None = None
         self._unheard: dict[str, RunRow | None] = {}
         """What came while runs were being claimed: a run may be claimed without it and not be loaded yet."""
         self._awaited: dict[str, list[Pass]] = {}
@@ -86,21 +74,13 @@ class Worker:
         self._awaits_of: dict[Pass, set[str]] = {}
         self._news: dict[int, News] = {}
         """What other processes ask of runs that were claimed and are not loaded yet."""
-        self._due_alarm: tuple[int, Alarm] | None = None
-        self._unload_alarm: Alarm | None = None
         self._quiet: list[asyncio.Future[None]] = []
-        self._looked_until = 0
-        """The time of the last claim: what was due by then, and at rest, was claimed, if it can be."""
-        self._in_vain = 0
-        """How many looks in a row have found nothing though something was due."""
-        self._reserved = 0
-        """For how many bodies room is kept."""
         self._heard = 0
         """The last change of a run that was looked at for what other processes have done."""
-        self._closed = False
-        self._away = False
-        """This worker's lease is over, and it has not begun anew yet."""
-        self._standing_down = False
+        self.closed = False
+        self.away = False
+        """Whether its lease is over, and it has not begun anew yet."""
+        self.standing_down = False
         self._cut: list[Pass] | None = None
         """Once nothing is waited for any more: what was in flight then, and is still to be given back."""
         self._leaving: set[asyncio.Future[None]] = set()
@@ -131,48 +111,34 @@ class Worker:
             self._only.add(started.row.id)
         if started.hold is None:
             self.look()
-        elif self._standing_down:
+        elif self.standing_down:
             self._give_back(started.hold, started.row)
-        elif not (self._closed or self._away):  # else it is given back with all the others
+        elif not (self.closed or self.away):  # else it is given back with all the others
             workflow = self._workflows[started.row.workflow]
             claimed = Claimed(started.row, started.hold)
             self._load(Pass(self._around, self, workflow, claimed, memory=Memory(), first=True))
 
     def has(self, run_id: str) -> bool:
         """Whether the body of this run is in memory here: then this worker is the first to know of its end."""
-        return run_id in self._by_id
+        return run_id in self._residents.by_id
 
     def reserve(self) -> bool:
         """Keep room for the body of a run that is being started, if there is some; `release` gives it back."""
-        there = not self._standing_down and self.has_room()
-        self._reserved += there
-        return there
+        return not self.standing_down and self._residents.reserve()
 
     def release(self) -> None:
         """The start is answered: its body takes the room that was kept, if it has come."""
-        self._reserved -= 1
-        if self._wanted:
+        self._residents.release()
+        if self._claims.wanted:
             self.look()
-
-    def has_room(self) -> bool:
-        """Whether one more body may be in memory; a suspended one makes room."""
-        if self._has_free_room():
-            return True
-        if not self._idle:
-            return False
-        self._unload(next(iter(self._idle.values()))[0])
-        return True
-
-    def _has_free_room(self) -> bool:
-        return len(self._passes) + self._reserved < self._options.max_resident
 
     def told(self, *rows: RunRow) -> None:
         """These runs were asked to end or to pause, or go on, or have ended without their bodies."""
         absent = False
         for row in rows:
-            if self._claiming is not None:
+            if self._claims.under_way is not None:
                 self._unheard[row.id] = row
-            run = self._by_id.get(row.id)
+            run = self._residents.by_id.get(row.id)
             if row.state.stopped:
                 self._stopped_elsewhere(row, run)
             elif run is None:
@@ -192,9 +158,9 @@ class Worker:
 
     def mailed(self, row: RunRow) -> None:
         """A message or an answer has come for this run."""
-        if self._claiming is not None:
+        if self._claims.under_way is not None:
             self._unheard.setdefault(row.id, None)
-        run = self._by_id.get(row.id)
+        run = self._residents.by_id.get(row.id)
         if run is not None:
             self._around.loop.call_soon(self._deliver, run, row.state is State.PENDING)
         elif row.state is State.PENDING:
@@ -208,25 +174,27 @@ class Worker:
         """Another process may have written: look for what it means for the runs that are driven here; whether it means any."""
         journal = self._around.journal
         self._heard, stopped = await journal.stops(self._heard)
-        gone = [one for no in stopped if (one := self._passes.get(no)) is not None and not one.ending]
+        gone = [one for no in stopped if (one := self._residents.passes.get(no)) is not None and not one.ending]
         for one in gone:
             self._unload(one)
             self._tell_of_end(one.row.id)
-        ready = await self._is_there_anything()
+        ready = await self._claims.is_there_anything()
         if ready:
             self.look()
         else:
-            await self._note_next_due()  # a run may have been suspended there until some time, and nobody left to ring
+            await (
+                self._claims.note_next_due()
+            )  # a run may have been suspended there until some time, and nobody left to ring
         all_news = await journal.news()
         for news in all_news:
-            run = self._passes.get(news.run)
-            if run is None and self._claiming is not None:
+            run = self._residents.passes.get(news.run)
+            if run is None and self._claims.under_way is not None:
                 self._news[news.run] = news
             if run is not None and not run.over:
                 run.hear(news.cancel, news.pause)
                 self._around.loop.call_soon(self._deliver, run, False)  # noqa: FBT003 - it is driven, so not suspended
         for run_id, waiters in list(self._awaited.items()):
-            for waiter in waiters if run_id not in self._by_id else ():
+            for waiter in waiters if run_id not in self._residents.by_id else ():
                 if not (waiter.over or waiter.at_rest):  # what rests and is awaited is pending, and claimed
                     self._around.loop.call_soon(self._deliver, waiter, False)  # noqa: FBT003 - likewise
         return bool(gone or ready or all_news)
@@ -257,12 +225,7 @@ class Worker:
 
     def look(self) -> None:
         """Look for runs to drive, now."""
-        if self._closed or self._standing_down:
-            return
-        self._wanted = True
-        if self._claiming is None and not self._away:
-            self._claiming = self._around.loop.create_task(self._claim_all())
-            self._claiming.add_done_callback(self._claimed)
+        self._claims.look()
 
     async def quiet(self) -> None:
         """Wait until nothing is left to drive now."""
@@ -273,24 +236,26 @@ class Worker:
 
     async def next_due(self) -> int | None:
         """When there is something to drive next that comes by itself: now, where something is ready; None: never."""
-        if await self._is_there_anything():
+        if await self._claims.is_there_anything():
             return self._around.clock.now()
-        return await self._around.journal.next_due(self._workflows.keys(), only=self._only)
+        return await self._claims.next_due()
 
     def pumped(self) -> str | None:
         """The id of the run whose body runs right now. May be asked from another thread, while this one is held up."""
-        return next((run.row.id for run in list(self._passes.values()) if run.pumped), None)
+        return next((run.row.id for run in list(self._residents.passes.values()) if run.pumped), None)
 
     def census(self) -> BodyStats:
         """What is in memory."""
-        steps = sum(len(run.steps_in_flight()) for run in self._passes.values())
-        return BodyStats(len(self._passes), len(self._idle), steps)
+        steps = sum(len(run.steps_in_flight()) for run in self._residents.passes.values())
+        return BodyStats(len(self._residents.passes), len(self._residents.idle), steps)
 
     @property
     def _is_quiet(self) -> bool:
-        if self._closed or self._cut is not None:
+        if self.closed or self._cut is not None:
             return True
-        return not (self._away or self._claiming is not None or len(self._passes) > len(self._idle))
+        return not (
+            self.away or self._claims.under_way is not None or len(self._residents.passes) > len(self._residents.idle)
+        )
 
     # What passes say -------------------------------------------------------------------------------------------------
 
@@ -304,23 +269,17 @@ class Worker:
         """Keep the body for a while, and remember when it is due."""
         self.progressed(run)
         self._changed(run.row.id)
-        now = self._around.clock.now()
-        self._idle[run.hold.run] = (run, now)
         if due is not None:
-            heapq.heappush(self._due, (due, run.hold.run))
-            self._ring_at(due)
-        if self._options.unload_after <= 0 or self._standing_down:
-            self._unload(run)
-        elif self._unload_alarm is None:
-            self._unload_at(now + self._options.unload_after)
-        if self._wanted:
+            self._claims.ring_at(due)
+        self._residents.rested(run, due, keep=not self.standing_down)
+        if self._claims.wanted:
             self.look()  # a claim was put off for want of room, which a body at rest makes
         self._settle()
 
     def woke(self, run: Pass) -> None:
         """The body is at work again."""
         self._changed(run.row.id)
-        self._idle.pop(run.hold.run, None)
+        self._residents.woke(run)
 
     def ended(self, run: Pass, end: End, how: Ended) -> None:
         """Forget the body; tell of a dead letter, and tell those who waited."""
@@ -356,10 +315,9 @@ class Worker:
 
     async def step_back(self) -> None:
         """Drop every body and every step in flight, and take nothing up until `come_back`: others may drive those runs."""
-        self._away = True
+        self.away = True
         steps = self._drop_all()
-        if self._claiming is not None:
-            await asyncio.wait((self._claiming,))
+        await self._claims.over()
         self._drop_all()
         steps = [step for step in steps if not step.done()]
         if steps:
@@ -367,18 +325,18 @@ class Worker:
 
     def come_back(self) -> None:
         """This worker has begun anew."""
-        self._away = False
+        self.away = False
         self.look()
 
     # Standing down ---------------------------------------------------------------------------------------------------
 
     def stand_down(self) -> None:
         """From now on claim nothing, begin nothing, and give each run back as soon as nothing of it is in flight."""
-        if self._standing_down:
+        if self.standing_down:
             return
-        self._standing_down, self._wanted = True, False
+        self.standing_down, self._claims.wanted = True, False
         self._around.runner.hold_back()
-        for run in list(self._passes.values()):
+        for run in list(self._residents.passes.values()):
             if run.at_rest:
                 self._unload(run)
             else:
@@ -386,13 +344,13 @@ class Worker:
 
     def in_flight(self) -> list[tuple[str, str]]:
         """The steps that have not ended: the ids of their runs, and their keys."""
-        return [(run.row.id, key) for run in self._passes.values() for key in run.in_flight()]
+        return [(run.row.id, key) for run in self._residents.passes.values() for key in run.in_flight()]
 
     def cut(self) -> list[asyncio.Task[Any]]:
         """Unload what has not left yet, and cancel its steps, which are given; `give_back` has to follow."""
         self._cut = self._cut or []
         steps: list[asyncio.Task[Any]] = []
-        for run in list(self._passes.values()):
+        for run in list(self._residents.passes.values()):
             steps.extend(run.steps_in_flight())
             self._cut.append(run)
             self._unload(run)
@@ -426,30 +384,26 @@ class Worker:
             left: Steps that were cancelled before, to be waited for as well.
         """
         steps = [*self.abandon(), *left]
-        if self._claiming is not None:
-            await asyncio.wait((self._claiming,))
+        await self._claims.over()
         steps = [step for step in steps if not step.done()]
         if steps:
             await asyncio.wait(steps, timeout=_CLOSE_GRACE)
 
     def abandon(self) -> list[asyncio.Task[Any]]:
         """Unload every body at once; the steps that were in flight."""
-        self._closed = True
-        for alarm in (self._due_alarm[1] if self._due_alarm else None, self._unload_alarm):
-            if alarm is not None:
-                alarm.cancel()
+        self.closed = True
+        self._claims.stop()
+        self._residents.stop()
         steps = self._drop_all()
         self._settle()
         return steps
 
     def _drop_all(self) -> list[asyncio.Task[Any]]:
         steps: list[asyncio.Task[Any]] = []
-        for run in list(self._passes.values()):
+        for run in list(self._residents.passes.values()):
             steps.extend(run.steps_in_flight())
             run.unload()
-        self._passes.clear()
-        self._by_id.clear()
-        self._idle.clear()
+        self._residents.clear()
         self._awaited.clear()
         self._awaits_of.clear()
         self._suspect = None
@@ -457,18 +411,18 @@ class Worker:
 
     def forget(self) -> None:
         """In a forked child: no body is driven on, whatever becomes of its steps."""
-        self._closed = True
-        for run in self._passes.values():
+        self.closed = True
+        for run in self._residents.passes.values():
             run.over = True
 
     def held(self) -> list[Pass]:
         """The runs that are driven here and not at rest."""
-        return [run for run in self._passes.values() if not run.at_rest]
+        return [run for run in self._residents.passes.values() if not run.at_rest]
 
     # Inner part ------------------------------------------------------------------------------------------------------
 
     def _load(self, run: Pass) -> None:
-        stale = self._passes.get(run.hold.run)
+        stale = self._residents.passes.get(run.hold.run)
         if stale is not None:  # it was at rest here, and this worker's own claim took it
             self._forget(stale)
             stale.unload()
@@ -480,8 +434,7 @@ class Worker:
                 run.hear(news.cancel, news.pause)
         if (asked := self._news.pop(run.hold.run, None)) is not None:
             run.hear(asked.cancel, asked.pause)
-        self._passes[run.hold.run] = run
-        self._by_id[run.row.id] = run
+        self._residents.add(run)
         if self._options.driven is not None:
             self._options.driven.add(run.row.id)
         if run.row.deaths >= _SUSPECT:
@@ -489,20 +442,18 @@ class Worker:
         self._around.loop.call_soon(run.drive)
 
     def _forget(self, run: Pass) -> None:
-        del self._passes[run.hold.run]
+        gone = self._residents.remove(run)
         for run_id in self._awaits_of.pop(run, ()):
             waiters = self._awaited.get(run_id, [])
             waiters[:] = [one for one in waiters if one is not run]
             if not waiters:
                 self._awaited.pop(run_id, None)
-        self._idle.pop(run.hold.run, None)
-        if self._by_id.get(run.row.id) is run:  # else a new run has taken the place and the id of this one
-            del self._by_id[run.row.id]
+        if gone:
             self._changed(run.row.id)
         if run is self._suspect:
             self._suspect = None
             self.look()
-        elif self._wanted:
+        elif self._claims.wanted:
             self.look()  # a claim was put off for want of room
         self._settle()
 
@@ -519,102 +470,31 @@ class Worker:
 
     # Claims ----------------------------------------------------------------------------------------------------------
 
-    async def _claim_all(self) -> None:
-        while self._wanted and not (self._closed or self._away or self._standing_down):
-            self._wanted = False
-            if not (self._has_free_room() or await self._is_there_anything()):
-                continue  # else a body at rest would make room that nobody needs
-            if not self.has_room():
-                self._wanted = True  # a body that ends makes room
-                return
-            room = self._options.max_resident - len(self._passes) - self._reserved
-            claimed = await self._claim(min(_BATCH, room), suspects=False)
-            if not claimed and self._suspect is None:
-                claimed = await self._claim(1, suspects=True)
-            if claimed:
-                self._wanted, self._in_vain = True, 0
-                await self._load_claimed(claimed)
-        await self._note_next_due()
+    @property
+    def suspects(self) -> bool:
+        """Whether a run is driven here that may kill this process."""
+        return self._suspect is not None
 
-    async def _is_there_anything(self) -> bool:
-        return await self._around.journal.ready(self._workflows.keys(), self._around.clock.now(), only=self._only)
-
-    async def _claim(self, limit: int, *, suspects: bool) -> list[Claimed]:
-        journal, now = self._around.journal, self._around.clock.now()
-        self._looked_until = now
-        return await journal.claim(self._workflows.keys(), now, max(1, limit), suspects=suspects, only=self._only)
-
-    async def _load_claimed(self, claimed: list[Claimed]) -> None:
+    async def take(self, claimed: list[Claimed]) -> None:
+        """Drive runs that were claimed."""
         memories = await self._around.journal.memories([one.hold.run for one in claimed])
         for number, (one, memory) in enumerate(zip(claimed, memories, strict=True), start=1):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)  # others on this loop also want their turn
-            if self._closed or self._away:
+            if self.closed or self.away:
                 return
-            if self._standing_down:
+            if self.standing_down:
                 self._give_back(one.hold, one.row)
                 continue
             workflow = self._workflows[one.row.workflow]
             self._load(Pass(self._around, self, workflow, one, memory=memory, first=one.hold.epoch == 1))
             self._changed(one.row.id)
 
-    async def _note_next_due(self) -> None:
-        due = await self._around.journal.next_due(self._workflows.keys(), only=self._only)
-        if due is None or self._closed or self._standing_down:
-            return
-        if due > self._looked_until:
-            self._in_vain = 0
-        else:
-            # It may have come to rest after the look. But one that is never found is damaged, and must not keep us busy.
-            self._in_vain += 1
-            if self._in_vain > _PATIENCE:
-                due = self._looked_until + _LATER
-        self._ring_at(due)
-
-    def _claimed(self, task: asyncio.Task[None]) -> None:
-        self._claiming = None
+    def looked(self) -> None:
+        """Forget what came meanwhile: it was heard, or the next look finds it."""
         self._unheard.clear()
         self._news.clear()
-        if not task.cancelled() and (error := task.exception()) is not None and not self._closed:
-            level = logging.WARNING if isinstance(error, JournalError) else logging.ERROR
-            logger.log(level, "looking for runs to drive failed", exc_info=error)
-        elif self._wanted and not (self._closed or self._away) and self.has_room():
-            self.look()
         self._settle()
-
-    # Time ------------------------------------------------------------------------------------------------------------
-
-    def _ring_at(self, when: int) -> None:
-        if self._due_alarm is not None:
-            if self._due_alarm[0] <= when:
-                return
-            self._due_alarm[1].cancel()
-        self._due_alarm = (when, self._around.clock.call_at(self._around.loop, when, self._ring))
-
-    def _ring(self) -> None:
-        """Wake the bodies in memory that are due, then claim those that are not in memory."""
-        self._due_alarm = None
-        now = self._around.clock.now()
-        while self._due and self._due[0][0] <= now:
-            run = self._passes.get(heapq.heappop(self._due)[1])
-            if run is not None and run.at_rest:
-                run.wake()
-        if self._due:
-            self._ring_at(self._due[0][0])
-        self.look()
-
-    def _unload_at(self, when: int) -> None:
-        self._unload_alarm = self._around.clock.call_at(self._around.loop, when, self._unload_idle)
-
-    def _unload_idle(self) -> None:
-        self._unload_alarm = None
-        before = self._around.clock.now() - self._options.unload_after
-        while self._idle:
-            run, since = next(iter(self._idle.values()))
-            if since > before:
-                self._unload_at(since + self._options.unload_after)
-                return
-            self._unload(run)
 
 
 def _whatever_came_of_it(write: asyncio.Future[None]) -> None:

@@ -92,7 +92,7 @@ def test_a_run_is_anybody_s_after_its_rest_is_committed(tmp_path: Path, monkeypa
                 await run.signal(Whistle())
                 await session_of(other)._hear()
                 await quiet(other)
-                assert not session_of(other).worker._passes
+                assert not session_of(other).worker._residents.passes
                 assert (await run.info()).state is State.RUNNING
                 gate.open()
                 assert await run.result(timeout=20) == "x"

@@ -306,7 +306,7 @@ def test_children_that_are_started_at_once_take_no_more_room_than_there_is() -> 
             run = await parent.start()
             await stage.seen("0", "1", "2")
             await run.info()
-            assert len(session_of(engine).worker._passes) <= 4
+            assert len(session_of(engine).worker._residents.passes) <= 4
             stage.let(*[str(number) for number in range(12)])
             assert await run.result(timeout=20) == [str(number) for number in range(12)]
 

@@ -199,7 +199,8 @@ async def at_its_place(engine: Engine, run: Run[Any], place: str) -> None:
 async def is_forgotten(engine: Engine) -> None:
     """Nothing of runs that have ended is kept in memory."""
     worker = session_of(engine).worker
-    kept = worker._passes, worker._by_id, worker._idle, worker._awaited, worker._unheard
+    there = worker._residents
+    kept = there.passes, there.by_id, there.idle, worker._awaited, worker._unheard
     await until(lambda: not any(kept))
     assert len(engine._front.listeners) == 0
 
@@ -514,7 +515,7 @@ def test_a_request_that_is_committed_while_the_end_is_on_its_way_wins(
             await (run.cancel if request_ == "cancel" else run.terminate)(reason="enough")
             gate.open()
             assert (await ended(run, RunCancelled)).reason == "enough"
-            await until(lambda: not session_of(engine).worker._passes)
+            await until(lambda: not session_of(engine).worker._residents.passes)
         async with Engine(path, workflows=[one_step]) as engine:
             await quiet(engine)
             assert (await ended(engine.run("x"), RunCancelled)).reason == "enough"
@@ -799,7 +800,7 @@ def test_a_request_reaches_a_run_that_is_claimed_and_not_loaded_yet_before_its_n
                 await becomes(run, State.PAUSED)
                 await run.terminate()
             await ended(run, RunCancelled)
-            await until(lambda: not session_of(engine).worker._passes)
+            await until(lambda: not session_of(engine).worker._residents.passes)
 
     asyncio.run(scenario())
     assert stage.began == []
@@ -1028,7 +1029,7 @@ def test_nothing_is_kept_of_runs_that_have_ended_in_any_way(unload_after: float,
             if not unload_after:
                 await paid.signal(RacingPaid(number=1))
             await paid
-            await until(lambda: not session_of(engine).worker._passes)
+            await until(lambda: not session_of(engine).worker._residents.passes)
             assert await engine.count(state=["pending", "running", "suspended", "paused"]) == 0
             await is_forgotten(engine)
 

@@ -757,7 +757,7 @@ def test_a_claim_that_the_storage_does_not_answer_is_not_waited_for_past_the_lim
             await gate.reached()
             assert await bounded(engine.drain(0))
             gate.open()
-            await until(lambda: session_of(engine).worker._claiming is None)
+            await until(lambda: session_of(engine).worker._claims.under_way is None)
             await until(lambda: not session_of(engine).worker._leaving)
             assert (await row_of(engine, run.id)).state is State.PENDING
 

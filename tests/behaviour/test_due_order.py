@@ -123,7 +123,7 @@ def test_hundreds_that_are_due_at_the_same_moment_are_driven_in_bounded_batches_
             await quiet(engine)
             assert taken(claims) == []
             clock.advance(0.000_001)
-            await until(lambda: session_of(engine).worker._claiming)
+            await until(lambda: session_of(engine).worker._claims.under_way)
             await quiet(engine)
             assert await engine.count(state="completed") == MANY
             assert all(len(ids) <= limit <= min(BATCH, room) for limit, ids in claims)

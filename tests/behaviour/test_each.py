@@ -310,7 +310,7 @@ def test_many_workflows_do_not_load_many_bodies(items: int, concurrency: int) ->
 
             @step
             async def look(number: int) -> int:
-                seen.append(len(worker._passes))
+                seen.append(len(worker._residents.passes))
                 return number
 
             @workflow

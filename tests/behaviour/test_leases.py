@@ -187,7 +187,7 @@ def test_a_run_that_is_started_while_the_worker_begins_anew_is_driven_afterwards
 
             monkeypatch.setattr(session.journal, "rejoin", late)
             session.lapsed("a test says so")
-            await until(lambda: session.worker._away)
+            await until(lambda: session.worker.away)
             early = await job.options(id="y").start("b")
             joining = asyncio.ensure_future(engine.join())
             await asyncio.wait([joining], timeout=0.01)
@@ -232,7 +232,7 @@ def test_an_engine_may_be_closed_while_it_begins_anew(tmp_path: Path, monkeypatc
 
             monkeypatch.setattr(session_of(engine).journal, "rejoin", never)
             session_of(engine).lapsed("a test says so")
-            await until(lambda: session_of(engine).worker._away)
+            await until(lambda: session_of(engine).worker.away)
         async with Engine(tmp_path / "j.db", workflows=[job]) as engine:
             stage.let("a", "more a")
             assert await engine.run("x").result(timeout=20) == "AMORE A"

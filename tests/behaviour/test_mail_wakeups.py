@@ -211,7 +211,7 @@ def test_what_comes_for_a_run_that_leaves_memory_in_the_same_moment_is_not_lost(
 
             def mailed_and_unloaded(row: RunRow) -> None:
                 mailed(row)
-                worker._unload(next(iter(worker._passes.values())))
+                worker._unload(next(iter(worker._residents.passes.values())))
 
             monkeypatch.setattr(worker, "mailed", mailed_and_unloaded)
             await send(run)

@@ -1082,10 +1082,10 @@ def test_a_paused_run_leaves_memory_like_any_other_and_comes_back_where_it_stood
             await run.pause()
             stage.let("slow")
             await quiet(engine)
-            assert session_of(engine).worker._passes
+            assert session_of(engine).worker._residents.passes
             clock.advance(5)
             await quiet(engine)
-            assert not session_of(engine).worker._passes
+            assert not session_of(engine).worker._residents.passes
             await run.resume()
             assert await run.result(timeout=20) == "next"
 

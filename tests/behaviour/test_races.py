@@ -61,7 +61,7 @@ async def tidies_up_slowly() -> None:
 async def asleep(engine: Engine) -> Pass:
     """The body of the only run, once it is at rest in memory."""
     await quiet(engine)
-    (body,) = session_of(engine).worker._passes.values()
+    (body,) = session_of(engine).worker._residents.passes.values()
     assert body.at_rest
     return body
 

@@ -364,7 +364,7 @@ def test_a_second_signal_cancels_what_is_in_flight_and_says_in_pythons_way_that_
             async def ends() -> None:
                 await until(lambda: isinstance(signal.getsignal(number), Handler))
                 signal.raise_signal(signal.SIGTERM)
-                await until(lambda: session_of(engine).worker._standing_down)
+                await until(lambda: session_of(engine).worker.standing_down)
                 signal.raise_signal(number)
 
             ending = asyncio.create_task(ends())

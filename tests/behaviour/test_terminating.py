@@ -124,7 +124,7 @@ def test_a_body_that_swallows_every_cancellation_in_a_loop_is_ended(unload_after
             clock.advance(1000)
             await quiet(engine)
             assert len(await run.history()) == 3
-            assert not session_of(engine).worker._passes
+            assert not session_of(engine).worker._residents.passes
 
     asyncio.run(scenario())
     assert effects == ["swallowed"]
@@ -147,7 +147,7 @@ def test_a_body_that_catches_everything_and_spins_is_ended(stage: Stage) -> None
             await run.terminate(reason="enough", by="ada")
             await is_over(run)
             await quiet(engine)
-            assert not session_of(engine).worker._passes
+            assert not session_of(engine).worker._residents.passes
 
     asyncio.run(scenario())
     assert stage.began == ["slow"]
@@ -395,7 +395,7 @@ async def elsewhere(path: Path, how: str, unload_after: float, before: Callable[
         await is_over(client.run(run.id))
         await waiting
         clock.advance(unload_after)
-        await until(lambda: not session_of(engine).worker._passes)
+        await until(lambda: not session_of(engine).worker._residents.passes)
     assert effects == []
 
 
@@ -427,7 +427,7 @@ def test_the_late_result_of_a_step_is_refused_where_nobody_has_heard_of_the_end_
             await stage.seen("slow")
             await client.run(run.id).terminate(reason="enough", by="ada")
             stage.let("slow")
-            await until(lambda: not session_of(engine).worker._passes)
+            await until(lambda: not session_of(engine).worker._residents.passes)
             await is_over(run)
             assert await run.history() == []
 

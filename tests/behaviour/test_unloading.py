@@ -211,7 +211,7 @@ def test_nothing_of_an_unloaded_body_is_left_in_memory() -> None:
         async with Engine(":memory:", clock=clock, unload_after=5) as engine:
             run = await flow.start()
             await naps(engine, clock, seconds=4)
-            left.extend(weakref.ref(one) for one in session_of(engine).worker._passes.values())
+            left.extend(weakref.ref(one) for one in session_of(engine).worker._residents.passes.values())
             assert [ref() is None for ref in left] == [False, False]
             await naps(engine, clock, seconds=1)
             gc.collect()

@@ -214,7 +214,7 @@ def test_many_runs_wait_and_each_gets_its_own_message() -> None:
             runs = [await waits.start() for _ in range(300)]
             await quiet(engine)
             assert await engine.count(state="suspended") == 300
-            assert not session_of(engine).worker._passes
+            assert not session_of(engine).worker._residents.passes
             for number, run in enumerate(runs):
                 await run.signal(Guest(n=number))
             assert [await run.result(timeout=20) for run in runs] == list(range(300))

@@ -340,7 +340,7 @@ def test_it_goes_on_over_suspension_and_unloading(unload_after: float) -> None:
                     await tell(run, text)
                     await quiet(engine)
                     await until(lambda text=text: reader.texts[-1] == text)  # type: ignore[misc]
-                assert bool(session_of(engine).worker._passes) is (unload_after > 0)
+                assert bool(session_of(engine).worker._residents.passes) is (unload_after > 0)
                 await stop(run)
                 await reader.ended()
             assert reader.texts == [None, "a", "b", "c"]

@@ -171,8 +171,8 @@ class _Pair:
         """Look, whenever commits were answered, whether it is time to die: then no thread has anything in its hands."""
         answer = writer._answer
 
-        def answered() -> None:
-            answer()
+        def answered(most: int | None = None) -> None:
+            answer(most)
             if self._fatal and self._commits >= self._fatal:
                 self._loop.call_soon(self._die_between_steps)  # when those who waited for the commits have heard
 

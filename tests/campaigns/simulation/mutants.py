@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from durable_sqlite._claims import Claims
 from durable_sqlite._neighbours import Neighbours
 from durable_sqlite._records import Hold, Intent, Rest, RunRow, WorkerRow
 from durable_sqlite._sqlite import driving, faults, recording, statements, writer
@@ -18,7 +19,6 @@ from durable_sqlite._sqlite.faults import Fault
 from durable_sqlite._sqlite.transactions import given
 from durable_sqlite._sqlite.vigil import Vigil
 from durable_sqlite._sqlite.writer import Writer
-from durable_sqlite._worker import Worker
 from tests.campaigns.fleet.mutants import MUTANTS as OF_FLEETS
 
 __all__ = ["MUTANTS"]
@@ -161,10 +161,10 @@ def a_run_comes_to_rest_without_looking_again() -> AbstractContextManager[object
 def nobody_rings_for_runs_that_others_put_to_rest() -> AbstractContextManager[object]:
     """A process wakes what rests in its own memory, and nothing else."""
 
-    async def mutant(_self: Worker) -> None:
+    async def mutant(_self: Claims) -> None:
         return None
 
-    return patch.object(Worker, "_note_next_due", mutant)
+    return patch.object(Claims, "note_next_due", mutant)
 
 
 MUTANTS: dict[str, Mutant] = {
