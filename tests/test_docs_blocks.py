@@ -65,7 +65,7 @@ def test_the_files_that_pages_put_in_exist_and_no_formatter_has_spoilt_the_marks
     put_in: list[str] = [
         file for text in texts for file in re.findall(r"^--8<--[ \n]\"?([\w./]+)\"?$", text, re.MULTILINE)
     ]
-    assert sorted(put_in) == ["CHANGELOG.md", "examples/first.py"]
+    assert sorted(put_in) == ["CHANGELOG.md", "examples/first.py", "tests/golden/schema.sql"]
 
 
 @pytest.mark.parametrize(("name", "outputs"), _WHOLE.items())
@@ -309,6 +309,7 @@ _KEEPERS = {
     ("docs/howto/service.md", "cron"): "test_docs_terminal.py::test_what_cron_and_a_timer_call_drives_what_is_due",
     ("docs/howto/service.md", "ini"): "test_docs_terminal.py::test_the_units_of_a_service_start_what_they_say",
     ("docs/processes.md", "text"): "test_docs_terminal.py::test_what_pages_show_of_a_log_is_what_the_code_says",
+    ("docs/spec.md", "sql"): "sqlite/test_schema.py::test_the_schema_after_all_migrations_is_the_golden_one",
     ("docs/start.md", "sh"): "test_packaging.py::test_the_lines_of_the_start_page_install_it",
     ("docs/storage.md", "text"): "test_docs_terminal.py::test_what_pages_show_of_a_log_is_what_the_code_says",
     ("docs/testing_properties.md", "console"): "test_docs_terminal.py::test_the_smallest_case_that_is_shown_fails",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from durable_sqlite import Engine, RunParked, Signal, workflow
+from durable_sqlite import Engine, Retry, RunFailed, RunParked, Signal, step, workflow
 from durable_sqlite._records import Kind, Outcome, State
 from durable_sqlite._sqlite import sums
 from durable_sqlite._sqlite.connect import APPLICATION_ID
@@ -74,6 +76,68 @@ def test_the_page_describes_every_table_and_every_column(tmp_path: Path) -> None
         assert hex(APPLICATION_ID) in _PAGE
 
     asyncio.run(main())
+
+
+class Refused(Exception):
+    pass
+
+
+@step(raises=(Refused,))
+async def refuses(why: str) -> str:
+    raise Refused(why, 5)
+
+
+@step(retry=Retry.fixed(0.001, max_attempts=2))
+async def fails() -> None:
+    try:
+        await refuses.fn("inside")
+    except Refused as refused:
+        error = ExceptionGroup("both", [ValueError("one")])
+        error.add_note("twice")
+        raise error from refused
+
+
+@workflow
+async def goes_wrong(data: bytes) -> None:
+    with suppress(Refused):
+        await refuses("no")
+    with suppress(TimeoutError):
+        await SentBySql.wait(timeout=0)
+    await fails()
+
+
+def _fields_of(payload: Any) -> Iterator[str]:
+    """The names of all fields of an object, and of those that are in it, but for an error's own attributes."""
+    for name, value in payload.items():
+        yield name
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict) and name != "state":
+                yield from _fields_of(inner)
+
+
+def test_errors_are_stored_in_the_fields_that_the_page_describes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Engine(tmp_path / "j.db") as engine:
+            with pytest.raises(RunFailed):
+                await (await goes_wrong.options(id="r").start(b"\xff")).result(timeout=30)
+            assert (await engine.verify()).findings == ()
+
+    asyncio.run(main())
+    with closing(_program().connected(tmp_path / "j.db")) as connection:
+        rows = connection.execute("SELECT outcome, payload FROM durable_entries WHERE outcome <> 'value'").fetchall()
+        rows += connection.execute("SELECT 'error', error FROM durable_attempts").fetchall()
+        ((given, ended),) = connection.execute("SELECT input, result FROM durable_runs").fetchall()
+    assert given == b'{"data":"_w=="}'
+    described, declared = (
+        {name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+        for table in _PAGE.partition("\n## Payloads\n")[2].partition("\n## ")[0].split("An outcome `declared`")
+    )
+    assert [payload for outcome, payload in rows if outcome == "timeout"] == [b""]
+    errors = [json.loads(payload) for outcome, payload in [*rows, ("error", ended)] if outcome == "error"]
+    assert {field for error in errors for field in _fields_of(error)} == described
+    assert {
+        field for outcome, payload in rows if outcome == "declared" for field in _fields_of(json.loads(payload))
+    } == (declared)
 
 
 def test_the_page_has_every_word_and_the_sums_of_this_version() -> None:
