@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -106,13 +106,14 @@ async def goes_wrong(data: bytes) -> None:
     await fails()
 
 
-def _fields_of(payload: Any) -> Iterator[str]:
+def _fields_of(payload: dict[str, Any]) -> Iterator[str]:
     """The names of all fields of an object, and of those that are in it, but for an error's own attributes."""
     for name, value in payload.items():
         yield name
-        for inner in value if isinstance(value, list) else [value]:
-            if isinstance(inner, dict) and name != "state":
-                yield from _fields_of(inner)
+        inner: list[Any] = value if isinstance(value, list) else [value]
+        for each in inner:
+            if isinstance(each, dict) and name != "state":
+                yield from _fields_of(cast("dict[str, Any]", each))
 
 
 def test_errors_are_stored_in_the_fields_that_the_page_describes(tmp_path: Path) -> None:
