@@ -110,8 +110,7 @@ def _fields_of(payload: dict[str, Any]) -> Iterator[str]:
     """The names of all fields of an object, and of those that are in it, but for an error's own attributes."""
     for name, value in payload.items():
         yield name
-        inner: list[Any] = value if isinstance(value, list) else [value]
-        for each in inner:
+        for each in cast("list[Any]", value) if isinstance(value, list) else [value]:
             if isinstance(each, dict) and name != "state":
                 yield from _fields_of(cast("dict[str, Any]", each))
 
