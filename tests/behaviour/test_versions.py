@@ -201,8 +201,9 @@ def test_a_journal_that_names_a_module_does_not_get_it_imported(
         (run,) = await pending(tmp_path / "j.db", module.flow)
         del sys.modules["shop_flows"]
         async with Engine(tmp_path / "j.db") as engine:
-            while not caplog.records:  # noqa: ASYNC110 - it looks at the run, and says that it does not know it
-                await asyncio.sleep(0.001)
+            async with asyncio.timeout(20):
+                while not caplog.records and not mark.exists():  # noqa: ASYNC110 - it says that it does not know the run
+                    await asyncio.sleep(0.001)
             assert (await engine.run(run).info()).state == "pending"
 
     asyncio.run(scenario())
