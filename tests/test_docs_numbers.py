@@ -94,3 +94,12 @@ def test_the_table_of_a_policy_has_its_defaults() -> None:
     assert "`Retry.exponential()` is the default with five attempts" in " ".join(page.split())
     assert Retry.exponential() == Retry(max_attempts=5)
     assert Retry.fixed(5).jitter == 0
+
+
+def test_the_table_of_dead_letters_has_every_reason_and_the_state_that_goes_with_it() -> None:
+    section = (
+        (DOCS / "failure.md").read_text(encoding="utf-8").partition("\n## Dead letters\n")[2].partition("\n## ")[0]
+    )
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE))
+    assert sorted(rows) == sorted(Reason)
+    assert set(rows.values()) == {State.FAILED, State.PARKED}

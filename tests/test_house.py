@@ -84,6 +84,20 @@ def test_the_readme_is_two_screens_long_and_has_a_contract_of_seven_sentences() 
     assert len(re.findall(r"^\d+\. ", contract, re.MULTILINE)) == 7
 
 
+def test_no_module_of_the_package_pickles() -> None:
+    found = {
+        (path.name, name.split(".")[0])
+        for path in (ROOT / "durable_sqlite").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([each.name for each in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+    }
+    assert ("_failures.py", "json") in found
+    assert [
+        each for each in found if each[1] in {"pickle", "marshal", "shelve", "copyreg", "dill", "cloudpickle"}
+    ] == []
+
+
 def test_the_version_is_written_once() -> None:
     settings: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     version: str = settings["project"]["version"]

@@ -187,3 +187,26 @@ def test_a_client_may_resume_a_run_that_a_worker_drives_later(tmp_path: Path) ->
             assert (await engine.run("x").info()).state is State.CANCELLED
 
     asyncio.run(scenario())
+
+
+def test_a_journal_that_names_a_module_does_not_get_it_imported(
+    tmp_path: Path, module: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The module could be had: it lies where Python looks, and would leave a mark."""
+    mark = tmp_path / "it_was_run"
+    (tmp_path / "shop_flows.py").write_text(f"open({str(mark)!r}, 'w').close()\n{CODE}", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+
+    async def scenario() -> None:
+        (run,) = await pending(tmp_path / "j.db", module.flow)
+        del sys.modules["shop_flows"]
+        async with Engine(tmp_path / "j.db") as engine:
+            async with asyncio.timeout(20):
+                while not caplog.records and not mark.exists():  # noqa: ASYNC110 - it says that it does not know the run
+                    await asyncio.sleep(0.001)
+            assert (await engine.run(run).info()).state == "pending"
+
+    asyncio.run(scenario())
+    assert "flow" in caplog.text
+    assert not mark.exists()
+    assert "shop_flows" not in sys.modules
