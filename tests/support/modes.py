@@ -174,7 +174,7 @@ class _Pair:
         journal = _session_of(driver).journal
         assert isinstance(journal, SqliteJournal)
         writer = journal._writer
-        if writer is None or writer._queue or writer._batch or _session_of(driver).worker.in_flight():
+        if writer is None or writer.batch or _session_of(driver).worker.in_flight():
             return  # at the next commit, perhaps
         self._fatal = 0
         self._there.clear()
