@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite import Engine, Retry, _drain, _flight, _ids, _neighbours, _session, _transactions, _watchdog
+from durable_sqlite import (
+    Engine,
+    Reason,
+    Retry,
+    State,
+    _drain,
+    _flight,
+    _ids,
+    _neighbours,
+    _session,
+    _transactions,
+    _watchdog,
+)
 from durable_sqlite._sqlite import checkpoints, connect, estate, meter, patience, vigil
 from durable_sqlite.testing import _clock
 from tests.support.house import ROOT

@@ -49,7 +49,7 @@ class Care(Door):
     def commits(self) -> CommitStats:
         """How this worker has written."""
         writer = self._open_writer()
-        return writer.meter.read(writer.waiting)
+        return writer.batch.meter.read(len(writer.batch))
 
 
 def _pin(connection: sqlite3.Connection) -> None:

@@ -138,7 +138,7 @@ class Door:
         writer = self._writer = Writer(self._settings())
         try:
             await writer.link.open()
-            writer.me = await self._patiently(
+            writer.batch.me = await self._patiently(
                 lambda: writer.link.run(lambda connection: self._prepare(writer, connection, name, at))
             )
             writer.witness()
@@ -170,8 +170,8 @@ class Door:
                 gate=self._estate.gate(),
                 sql=self._sql,
                 lease=lease.length / 1_000_000,
-                me=lambda: writer.me,
-                commits=lambda: writer.commits,
+                me=lambda: writer.batch.me,
+                commits=lambda: writer.batch.commits,
                 at=lease.at,
                 ticked=lease.ticked,
                 lapsed=partial(on_loop, lease.lapsed),
@@ -261,7 +261,7 @@ class Door:
         tables = Tables(connection, self._sql)
         sums.fill(tables)
         sums.arm(connection)
-        mark = writer.mark = writer.mark or self._open_mark()
+        mark = writer.batch.mark = writer.batch.mark or self._open_mark()
         connection.execute("BEGIN IMMEDIATE")
         try:
             self._check_codec(tables)
@@ -304,7 +304,7 @@ class Door:
         connection.execute("BEGIN IMMEDIATE")
         try:
             ((number,),) = connection.execute(self._sql["enrolled"], {"name": name}).fetchall() or ((None,),)
-            tables = Desk(connection, self._sql, writer.me, fenced=False)
+            tables = Desk(connection, self._sql, writer.batch.me, fenced=False)
             if number is None:  # else an earlier try of this landed, though its COMMIT failed
                 driving.release(tables, at)
                 number = self._enrol(connection, name, at)
@@ -314,9 +314,9 @@ class Door:
         except BaseException:
             connection.rollback()
             raise
-        writer.me, writer.commits = number, 0
-        if writer.mark is not None:
-            writer.mark.take(identity, number)
+        writer.batch.me, writer.batch.commits = number, 0
+        if writer.batch.mark is not None:
+            writer.batch.mark.take(identity, number)
 
     def _check_codec(self, tables: Tables) -> None:
         tables.change("meta_keep", {"name": "codec", "value": self._codec})
@@ -429,8 +429,8 @@ class Door:
             link.abandon()
 
     def _shut(self, writer: Writer | None) -> None:
-        if writer is not None and writer.mark is not None:
-            writer.mark.close()
+        if writer is not None and writer.batch.mark is not None:
+            writer.batch.mark.close()
         self._dismiss()
 
     def _dismiss(self) -> None:

@@ -286,7 +286,7 @@ class SqliteJournal(Care):
 
     async def news(self) -> list[News]:
         """The runs that this worker drives for which there is mail, or which were asked to end or to pause."""
-        me = self._open_writer().me
+        me = self._open_writer().batch.me
         return await self._read(lambda tables: queries.news(tables, me))
 
     async def changes(self, query: RunQuery, since: int) -> list[RunRow]:
@@ -302,7 +302,7 @@ class SqliteJournal(Care):
 
         In memory it is always the same: nobody else can write, and whoever writes here knows of it.
         """
-        me = self._open_writer().me
+        me = self._open_writer().batch.me
         return Pulse(0, 0) if self._is_in_memory else await self._read(lambda tables: queries.pulse(tables, me))
 
     async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
@@ -323,5 +323,5 @@ class SqliteJournal(Care):
 
     async def workers(self) -> list[WorkerRow]:
         """All other workers that are enrolled, dead or alive."""
-        me = self._open_writer().me
+        me = self._open_writer().batch.me
         return await self._read(lambda tables: queries.workers(tables, me))

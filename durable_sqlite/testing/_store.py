@@ -145,7 +145,7 @@ class KitJournal(SqliteJournal):
         self._lease = lease
         writer = self._writer = Writer(self._settings())
         await writer.link.open()
-        writer.me = self._prepare(writer, self._store.connection, name, at)
+        writer.batch.me = self._prepare(writer, self._store.connection, name, at)
         self._life = asyncio.create_task(self._live(writer), name="durable_sqlite writer")
 
     def _new_link(self, farewell: Callable[[sqlite3.Connection], None] | None = None, *, mode: str = "rw") -> Link:
@@ -164,8 +164,8 @@ class KitJournal(SqliteJournal):
         """From now on nothing is written, whoever asks for it."""
         writer = self._open_writer()
         writer.finish()
-        writer._queue.clear()
-        writer._batch.clear()
+        writer.batch.queue.clear()
+        writer.batch.operations.clear()
         writer.link.stop()
 
     def _submit(

@@ -73,7 +73,7 @@ async def take_over(by: Engine, of: Engine) -> list[str]:
     journal = session_of(of).journal
     assert isinstance(journal, SqliteJournal)
     assert journal._writer is not None
-    freed = await session_of(by).journal.take_over([journal._writer.me], 9, b"{}", 0)
+    freed = await session_of(by).journal.take_over([journal._writer.batch.me], 9, b"{}", 0)
     session_of(by)._taken_over(freed)
     return [row.id for row in freed]
 

@@ -79,7 +79,7 @@ def test_a_withdrawn_write_is_never_applied_and_the_others_keep_their_order(
             # Nothing is left over of it.
             await journal.signal("a", new_message())
             assert journal._writer is not None
-            assert (journal._writer._clients, journal._writer._bodies, journal._writer._singly) == (0, 0, 0)
+            assert (journal._writer._clients, journal._writer._bodies, journal._writer.batch.singly) == (0, 0, 0)
 
     asyncio.run(main())
 
@@ -99,7 +99,7 @@ def test_a_write_is_withdrawn_from_among_those_that_are_applied_apart(tmp_path: 
             with pytest.raises(StorageStalled):
                 await message
             assert journal._writer is not None
-            assert journal._writer._singly == 3
+            assert journal._writer.batch.singly == 3
             with pytest.raises(JournalError, match="nothing changed"):
                 await twice
             await asyncio.gather(*writes)

@@ -530,9 +530,9 @@ def test_a_worker_in_memory_begins_anew_too() -> None:
     async def main() -> None:
         async with opened(":memory:") as journal:
             _, hold = await begin(journal)
-            before = writer_of(journal).me
+            before = writer_of(journal).batch.me
             await journal.rejoin("anew", 20)
-            assert writer_of(journal).me != before
+            assert writer_of(journal).batch.me != before
             with pytest.raises(LeaseLost):
                 await journal.record(hold, entry())
             (claimed,) = await journal.claim(["ship"], 30, 9, suspects=False)

@@ -47,8 +47,8 @@ class Watch:
                 gate=Gate(),
                 sql=statements.load(),
                 lease=LEASE,
-                me=lambda: writer.me,
-                commits=lambda: writer.commits,
+                me=lambda: writer.batch.me,
+                commits=lambda: writer.batch.commits,
                 at=lambda: 7_000,
                 ticked=lambda: 6_000,
                 lapsed=self.told.append,
@@ -81,7 +81,7 @@ class Watch:
 
 async def _me(journal: SqliteJournal, other: SqliteJournal) -> WorkerRow:
     assert journal._writer is not None
-    (row,) = [row for row in await other.workers() if row.no == journal._writer.me]
+    (row,) = [row for row in await other.workers() if row.no == journal._writer.batch.me]
     return row
 
 

@@ -182,7 +182,7 @@ class _Pair:
         driver = self.driver
         if driver is None or not self._fatal or driver._front.state != "open" or self._client._front.state != "open":
             return
-        if _writer_of(driver).waiting or _session_of(driver).worker.in_flight():
+        if _writer_of(driver).batch or _session_of(driver).worker.in_flight():
             return  # at the next commit, perhaps
         self._fatal = 0
         self._there.clear()

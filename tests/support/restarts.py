@@ -20,7 +20,7 @@ def cut(engine: Engine) -> None:
     assert isinstance(session.journal, SqliteJournal)
     assert session.journal._writer is not None
     session.journal._writer.finish()
-    session.journal._writer._queue.clear()
+    session.journal._writer.batch.queue.clear()
 
 
 async def die(engine: Engine) -> None:

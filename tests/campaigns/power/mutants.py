@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from unittest.mock import patch
 
 from durable_sqlite._sqlite import SqliteJournal, connect
+from durable_sqlite._sqlite.batch import Batch, Obstacle, Operation
 from durable_sqlite._sqlite.checkpoints import Checkpoints
-from durable_sqlite._sqlite.writer import Writer
 from tests.campaigns.fleet.mutants import an_answer_comes_before_the_commit, rows_and_outcome_are_two_commits
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -56,16 +56,20 @@ def a_checkpoint_does_not_sync() -> Generator[None]:
 @contextmanager
 def the_mark_comes_before_the_commit() -> Generator[None]:
     """The mark tells of a commit that is not on the disk yet."""
-    fail = Writer._fail
+    transact, reached = Batch._transact, Batch.reached
+    here: dict[Batch, sqlite3.Connection] = {}
 
-    def mutant(self: Writer, name: str) -> None:
-        fail(self, name)
+    def seen(self: Batch, connection: sqlite3.Connection, group: list[Operation]) -> Obstacle | None:
+        here[self] = connection
+        return transact(self, connection, group)
+
+    def mutant(self: Batch, name: str) -> None:
+        reached(self, name)
         if name == "commit.before" and self.mark is not None:
-            connection: sqlite3.Connection = cast("Any", self.link)._db._connection
-            ((latest,),) = connection.execute(self._settings.sql["last_commit"]).fetchall()
+            ((latest,),) = here[self].execute(self._sql["last_commit"]).fetchall()
             self.mark.write(int(latest))
 
-    with patch.object(Writer, "_fail", mutant):
+    with patch.object(Batch, "_transact", seen), patch.object(Batch, "reached", mutant):
         yield
 
 

@@ -12,7 +12,8 @@ from unittest.mock import patch
 from durable_sqlite._claims import Claims
 from durable_sqlite._neighbours import Neighbours
 from durable_sqlite._records import Hold, Intent, Rest, RunRow, WorkerRow
-from durable_sqlite._sqlite import driving, faults, recording, statements, writer
+from durable_sqlite._sqlite import batch, driving, faults, recording, statements
+from durable_sqlite._sqlite.batch import Batch
 from durable_sqlite._sqlite.desk import Desk, Held
 from durable_sqlite._sqlite.door import Door
 from durable_sqlite._sqlite.faults import Fault
@@ -60,26 +61,26 @@ def an_answer_comes_before_the_commit() -> Generator[None, None, None]:
 
 def a_doubtful_commit_is_taken_for_stored() -> AbstractContextManager[object]:
     """After a COMMIT that failed, nobody looks whether it landed."""
-    settle = Writer._settle
+    settle = Batch.settle
 
-    def mutant(self: Writer, connection: sqlite3.Connection) -> None:
-        doubt, self._doubt = self._doubt, None
+    def mutant(self: Batch, connection: sqlite3.Connection) -> None:
+        doubt, self.doubt = self.doubt, None
         settle(self, connection)
         if doubt:
             self._finish(doubt)
 
-    return patch.object(Writer, "_settle", mutant)
+    return patch.object(Batch, "settle", mutant)
 
 
 def a_doubtful_commit_is_taken_for_lost() -> AbstractContextManager[object]:
     """After a COMMIT that failed, all is applied once more."""
-    settle = Writer._settle
+    settle = Batch.settle
 
-    def mutant(self: Writer, connection: sqlite3.Connection) -> None:
-        self._doubt = None
+    def mutant(self: Batch, connection: sqlite3.Connection) -> None:
+        self.doubt = None
         settle(self, connection)
 
-    return patch.object(Writer, "_settle", mutant)
+    return patch.object(Batch, "settle", mutant)
 
 
 def a_storage_in_trouble_refuses_for_good() -> AbstractContextManager[object]:
@@ -88,7 +89,7 @@ def a_storage_in_trouble_refuses_for_good() -> AbstractContextManager[object]:
     def mutant(error: BaseException) -> Fault:
         return Fault.REFUSED if isinstance(error, sqlite3.Error) and faults.is_full(error) else faults.fault_of(error)
 
-    return patch.object(writer, "fault_of", mutant)
+    return patch.object(batch, "fault_of", mutant)
 
 
 def an_intent_is_not_written_down() -> AbstractContextManager[object]:

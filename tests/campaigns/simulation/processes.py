@@ -210,7 +210,7 @@ class Process:
     def worker(self) -> int:
         """The number under which it is enrolled; 0 where it is not."""
         writer = None if self.journal is None else self.journal._writer
-        return 0 if writer is None else writer.me
+        return 0 if writer is None else writer.batch.me
 
     def begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Let it do something more."""
@@ -314,8 +314,8 @@ class Process:
         if session is not None and session._lifeline is not None:
             session._lifeline.forget()
         writer = None if self.journal is None else self.journal._writer
-        if writer is not None and writer.mark is not None:
-            writer.mark.close()
+        if writer is not None and writer.batch.mark is not None:
+            writer.batch.mark.close()
 
     def _let_go(self) -> None:
         self.let_lock_go()
