@@ -16,6 +16,7 @@ __all__ = ["number", "pictures", "report", "spread"]
 _NAMES = {
     OURS: "durable_sqlite",
     "limit": "the limit",
+    "collected": "the same, with `gc.set_threshold(50_000)`",
     "plain": "plain steps",
     "dbos": "DBOS",
     "mundane": "mundane",
