@@ -65,7 +65,7 @@ SCENARIO = Scenario(
             "characters, an idempotency key only where a step asks for it. Together a step takes about a third less."
         ),
         (
-            "Beginning an attempt in the very turn of the commit that it waits for, without a task's turn in between: nothing was "
+            "Beginning an attempt in the very turn of the commit that it waits for, without a turn in between: nothing was "
             "gained, and a branch could be overtaken. Taken back."
         ),
     ),

@@ -68,7 +68,7 @@ SCENARIO = Scenario(
     ),
     tried=(
         (
-            "A run is three writes (start, outcome, end) with a checksum each, a body on its own small event loop, and a task for "
+            "A run is three writes (start, outcome, end) with a checksum each, a body on its own event loop, and a task for "
             "the step: some 1,000 calls of Python, where the limit has one `executemany` for a hundred rows."
         ),
         (
@@ -76,7 +76,7 @@ SCENARIO = Scenario(
             "reads a run, and 14 % of its processor time."
         ),
         (
-            "One hop to the reading thread for all who ask in the same turn: 8 % less, but a slow look would hold up those beside "
+            "One hop to the reading thread for all who ask in the same turn: 8 % less, but a slow look would hold up those with "
             "it. Left out."
         ),
         "Fewer objects a run would make the search for garbage cheaper: there are about 130.",
