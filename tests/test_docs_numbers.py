@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite import Engine, Retry, _drain, _flight, _ids, _neighbours, _session, _transactions, _watchdog
+from durable_sqlite import (
+    Engine,
+    Reason,
+    Retry,
+    State,
+    _drain,
+    _flight,
+    _ids,
+    _neighbours,
+    _session,
+    _transactions,
+    _watchdog,
+)
 from durable_sqlite._sqlite import checkpoints, connect, estate, meter, patience, vigil
 from durable_sqlite.testing import _clock
 from tests.support.house import ROOT
@@ -94,3 +106,12 @@ def test_the_table_of_a_policy_has_its_defaults() -> None:
     assert "`Retry.exponential()` is the default with five attempts" in " ".join(page.split())
     assert Retry.exponential() == Retry(max_attempts=5)
     assert Retry.fixed(5).jitter == 0
+
+
+def test_the_table_of_dead_letters_has_every_reason_and_the_state_that_goes_with_it() -> None:
+    section = (
+        (DOCS / "failure.md").read_text(encoding="utf-8").partition("\n## Dead letters\n")[2].partition("\n## ")[0]
+    )
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", section, re.MULTILINE))
+    assert sorted(rows) == sorted(Reason)
+    assert set(rows.values()) == {State.FAILED, State.PARKED}
