@@ -81,6 +81,7 @@ async def bounded(waiting: Awaitable[bool]) -> bool:
         return await waiting
 
 
+@pytest.mark.contradicts("crash", reason="the engine that starts its run is the one that drives it")
 def test_a_step_in_flight_ends_and_is_recorded_and_the_next_begins_elsewhere(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db") as first, Engine(tmp_path / "j.db") as second:
@@ -135,7 +136,7 @@ def test_a_step_in_flight_at_the_limit_is_cancelled_and_begins_again_elsewhere(
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("unload", reason="its body is in memory when the engine drains")
+@pytest.mark.contradicts("unload", "crash", reason="its body is in memory when the engine drains")
 def test_what_is_suspended_leaves_memory_at_once_and_stays_suspended(tmp_path: Path) -> None:
     clock = ManualClock()
 

@@ -487,6 +487,7 @@ def test_a_run_that_is_terminated_before_it_hears_that_mail_forbade_its_rest_loo
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its new run is known while the claim is held")
 def test_a_run_that_takes_the_place_of_one_that_was_terminated_during_a_claim_hears_nothing_of_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

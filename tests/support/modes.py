@@ -6,7 +6,7 @@
   their own are the business of `tests/kill` and of the fleet.
 * `crash`: the same, and the second engine dies as by a kill after one of its first commits, which chance decides, and is
   replaced. It dies between two steps, so that whatever a test counts stays as it was; deaths in the middle of steps are the
-  business of the campaigns.
+  business of the campaigns. An engine that a test has looked into is spared.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -123,9 +124,10 @@ class _Pair:
         return self.driver
 
     def inside(self) -> Session:
-        """What the engine that drives has open, for a test that looks into it."""
-        if self._play.mode == "crash":
-            pytest.skip("contradicts --mode=crash: it looks into an engine, which would be another one soon")
+        """What the engine that drives has open, for a test that looks into it: from now on it is spared."""
+        self._fatal = 0
+        if not self._there.is_set():
+            pytest.skip("contradicts --mode=crash: it looks into an engine that has just died")
         assert self.driver is not None
         return _session_of(self.driver)
 
@@ -173,27 +175,25 @@ class _Pair:
 
         def answered() -> None:
             answer()
-            if self._fatal and self._commits >= self._fatal:
-                self._loop.call_soon(self._die_between_steps)  # when those who waited for the commits have heard
+            if self._fatal and self._commits >= self._fatal and (self._dying is None or self._dying.done()):
+                # It looks when those who waited for the commits have heard; and as a stranger to what the engine is doing.
+                self._dying = self._loop.create_task(self._die_between_steps(), context=Context())
 
         writer._answer = answered  # type: ignore[method-assign]
 
-    def _die_between_steps(self) -> None:
+    async def _die_between_steps(self) -> None:
         driver = self.driver
         if driver is None or not self._fatal or driver._front.state != "open" or self._client._front.state != "open":
             return
         if _writer_of(driver).waiting or _session_of(driver).worker.in_flight():
             return  # at the next commit, perhaps
-        self._fatal = 0
-        self._there.clear()
-        self._dying = self._loop.create_task(self._be_replaced(driver))
-
-    async def _be_replaced(self, driver: Engine) -> None:
         from tests.support.restarts import die_alone  # noqa: PLC0415 - it asks for pairs itself
 
+        self._fatal = 0
+        self._there.clear()
         # A process would have imported them; what is defined in a test cannot be.
         self._known = list(_session_of(driver).worker._workflows.values())
-        await die_alone(driver)
+        await die_alone(driver)  # it begins here and now: no step begins meanwhile
         self._play.counts["crashes"] += 1
         await self.open()
 
