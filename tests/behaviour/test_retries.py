@@ -172,7 +172,6 @@ def test_a_restart_between_attempts_keeps_their_count_and_the_remaining_wait(tmp
     assert [attempt for attempt, _, _ in calls] == [1, 2, 3]
 
 
-@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_a_death_in_the_middle_of_an_attempt_makes_that_attempt_again(tmp_path: Path) -> None:
     clock = ManualClock()
     began = asyncio.Event()
