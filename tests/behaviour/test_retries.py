@@ -76,6 +76,7 @@ async def pass_by(engine: Engine, clock: ManualClock, *waits: float) -> None:
     await quiet(engine)
 
 
+@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_a_step_is_called_exactly_max_attempts_times_and_its_run_fails_with_the_reason() -> None:
     clock = ManualClock()
 
@@ -172,6 +173,7 @@ def test_a_restart_between_attempts_keeps_their_count_and_the_remaining_wait(tmp
     assert [attempt for attempt, _, _ in calls] == [1, 2, 3]
 
 
+@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_a_death_in_the_middle_of_an_attempt_makes_that_attempt_again(tmp_path: Path) -> None:
     clock = ManualClock()
     began = asyncio.Event()

@@ -97,6 +97,7 @@ def test_rows_written_before_an_exception_are_gone_the_error_is_recorded_and_a_r
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_attempts_are_counted_over_a_restart_in_the_back_off(tmp_path: Path) -> None:
     attempts: list[int] = []
 
