@@ -434,7 +434,6 @@ async def one_step(how: str) -> str:
     return "done"
 
 
-@pytest.mark.contradicts("two", "crash", reason="its engine is deaf, and has to know of a run that was started")
 @pytest.mark.parametrize("how", ["completes", "fails"])
 def test_a_cancel_that_is_committed_before_the_end_wins_though_the_body_never_heard_of_it(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch, stage: Stage
@@ -442,9 +441,9 @@ def test_a_cancel_that_is_committed_before_the_end_wins_though_the_body_never_he
     async def scenario() -> None:
         path = tmp_path / "j.db"
         async with Engine(path) as engine, Engine(path, drive=False) as client:
-            monkeypatch.setattr(session_of(engine).worker, "hear_news", deaf)
             run = await one_step.options(engine=engine).start(how)
             await stage.seen("only")
+            monkeypatch.setattr(session_of(engine).worker, "hear_news", deaf)
             await client.run(run.id).cancel(reason="enough", by="ada")
             stage.let("only")
             cancelled = await ended(run, RunCancelled)
@@ -844,7 +843,7 @@ async def quiet_or_began(engine: Engine, stage: Stage) -> None:
     await until(lambda: stage.began or not session_of(engine).worker.held())
 
 
-@pytest.mark.contradicts("two", "crash", reason="its engine is deaf, and has to know of a run that was started")
+@pytest.mark.contradicts("two", "crash", reason="its engine is deaf, and has to know of a resume")
 def test_a_pause_that_a_run_has_not_heard_of_is_found_when_it_comes_to_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: Stage
 ) -> None:
