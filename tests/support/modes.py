@@ -6,7 +6,7 @@
   their own are the business of `tests/kill` and of the fleet.
 * `crash`: the same, and the second engine dies as by a kill after one of its first commits, which chance decides, and is
   replaced. It dies between two steps, so that whatever a test counts stays as it was; deaths in the middle of steps are the
-  business of the campaigns. An engine that a test has looked into is spared.
+  business of the campaigns. An engine that a test has looked into, or that drains, is spared.
 """
 
 from __future__ import annotations
@@ -117,19 +117,25 @@ class _Pair:
         if self.driver is not None and self._there.is_set():
             _session_of(self.driver).know(workflow)
 
-    async def there(self) -> Engine:
-        """The engine that drives, once there is one."""
+    async def there(self, *, spared: bool = False) -> Engine:
+        """The engine that drives, once there is one; if it is spared, it does not die from now on."""
+        if spared:
+            self.spare()
         await self._there.wait()
         assert self.driver is not None
         return self.driver
 
     def inside(self) -> Session:
         """What the engine that drives has open, for a test that looks into it: from now on it is spared."""
-        self._fatal = 0
+        self.spare()
         if not self._there.is_set():
             pytest.skip("contradicts --mode=crash: it looks into an engine that has just died")
         assert self.driver is not None
         return _session_of(self.driver)
+
+    def spare(self) -> None:
+        """From now on the engine that drives does not die."""
+        self._fatal = 0
 
     async def quiet(self) -> None:
         """Wait until both have heard of all, and nothing is left to drive."""
@@ -248,7 +254,9 @@ def _in_pairs(play: Play, folder: Path, chance: Random) -> Generator[None, None,
 
         async def asked(self: Engine, *args: Any, **how: Any) -> Any:
             pair = driver_of(self)
-            return await method(self if pair is None else await pair.there(), *args, **how)
+            # The engine after one that drains would not drain.
+            there = self if pair is None else await pair.there(spared=name in {"drain", "serve"})
+            return await method(there, *args, **how)
 
         return asked
 
