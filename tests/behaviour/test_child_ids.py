@@ -204,7 +204,6 @@ def test_a_handle_that_an_application_holds_is_durable_where_a_body_uses_it() ->
 # Ids that are taken --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.contradicts("crash", reason="its body notes each pass")
 def test_a_chosen_id_attaches_to_the_run_of_the_same_input_and_conflicts_with_any_other(tmp_path: Path) -> None:
     async def flow() -> None:
         point = await plot.options(id="taken")(3)

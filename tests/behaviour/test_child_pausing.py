@@ -91,6 +91,7 @@ async def family(engine: Engine) -> Run[str]:
     return run
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is heard before the step ends")
 def test_a_pause_lets_steps_of_descendants_end_and_begins_no_other_until_the_resume() -> None:
     @workflow
     async def parent() -> str:

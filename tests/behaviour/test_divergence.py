@@ -305,7 +305,6 @@ def test_the_removal_of_a_step_can_be_accepted_for_the_run(tmp_path: Path) -> No
     assert effects == ["levy", "instead"]
 
 
-@pytest.mark.contradicts("two", "crash", reason="its process has to have forgotten a step")
 def test_an_accepted_removal_holds_after_a_wait_too(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     recording_a_step_that_goes(path)

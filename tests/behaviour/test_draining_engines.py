@@ -81,6 +81,7 @@ async def bounded(waiting: Awaitable[bool]) -> bool:
         return await waiting
 
 
+@pytest.mark.contradicts("crash", reason="the engine that starts its run is the one that drives it")
 def test_a_step_in_flight_ends_and_is_recorded_and_the_next_begins_elsewhere(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db") as first, Engine(tmp_path / "j.db") as second:
@@ -103,6 +104,7 @@ def test_a_step_in_flight_ends_and_is_recorded_and_the_next_begins_elsewhere(tmp
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_a_step_in_flight_at_the_limit_is_cancelled_and_begins_again_elsewhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +137,7 @@ def test_a_step_in_flight_at_the_limit_is_cancelled_and_begins_again_elsewhere(
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("unload", reason="its body is in memory when the engine drains")
+@pytest.mark.contradicts("unload", "crash", reason="its body is in memory when the engine drains")
 def test_what_is_suspended_leaves_memory_at_once_and_stays_suspended(tmp_path: Path) -> None:
     clock = ManualClock()
 
@@ -199,6 +201,7 @@ def test_a_body_that_ends_while_its_engine_drains_has_ended() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_a_run_started_in_an_engine_that_drains_is_stored_for_others(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db") as first:
@@ -456,7 +459,16 @@ def test_a_synchronous_step_that_waits_for_a_thread_does_not_begin(own: bool) ->
             asyncio.run(scenario(pool))
 
 
-@pytest.mark.parametrize("stops", ["drain", "pause"])
+@pytest.mark.parametrize(
+    "stops",
+    [
+        "drain",
+        pytest.param(
+            "pause",
+            marks=pytest.mark.contradicts("two", "crash", reason="its pause is heard before the gate opens"),
+        ),
+    ],
+)
 def test_an_at_most_once_step_of_which_it_is_written_down_that_it_begins_does_begin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: str
 ) -> None:
@@ -601,6 +613,7 @@ def test_time_limits_of_steps_in_flight_stay_in_force() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it foretells whether a step was interrupted")
 def test_what_the_body_says_of_itself_while_its_engine_drains_is_kept() -> None:
     @workflow
     async def tells() -> None:

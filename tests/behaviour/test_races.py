@@ -69,7 +69,7 @@ async def asleep(engine: Engine) -> Pass:
 # Cancelling ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.contradicts("unload", reason="its body is to be in memory, at rest")
+@pytest.mark.contradicts("unload", "crash", reason="its body is to be in memory, at rest")
 def test_a_cancel_reaches_a_run_that_leaves_memory_in_the_same_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
@@ -275,7 +275,7 @@ def test_who_is_told_of_a_run_in_the_moment_of_closing_hears_that_the_engine_is_
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("unload", reason="its body is to be in memory, at rest")
+@pytest.mark.contradicts("unload", "crash", reason="its body is to be in memory, at rest")
 def test_a_body_that_is_taken_out_of_memory_twice_is_taken_out_once() -> None:
     @workflow
     async def flow() -> None:

@@ -176,6 +176,7 @@ async def deaths(path: Path, flow: Any, stage: Stage, name: str, number: int, **
             await die(engine)
 
 
+@pytest.mark.contradicts("crash", reason="it counts deaths")
 def test_a_run_that_kills_its_owners_is_parked_after_so_many_deaths_and_not_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -220,6 +221,7 @@ def test_max_recoveries_is_an_option(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it counts deaths")
 def test_progress_and_an_orderly_close_reset_the_count(tmp_path: Path) -> None:
     stage = Stage()
     poison, _ = crashing(stage)

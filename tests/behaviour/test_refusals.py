@@ -253,7 +253,7 @@ def test_starting_a_run_in_a_step_is_an_error_that_explains_itself() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("unload", reason="its body is to stay in memory")
+@pytest.mark.contradicts("unload", "crash", reason="its body is to stay in memory")
 def test_a_body_s_context_taken_elsewhere_is_no_body() -> None:
     taken: list[contextvars.Context] = []
 

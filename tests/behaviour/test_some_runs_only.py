@@ -25,6 +25,7 @@ async def has_a_child(seconds: float) -> str:
     return await rests(seconds)
 
 
+@pytest.mark.contradicts("two", "crash", reason="it asks the engine that it has started for what that has driven")
 def test_an_engine_notes_which_runs_it_has_driven_where_somebody_wants_to_know(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", drive=False) as client:

@@ -12,6 +12,7 @@ import pytest
 from durable_sqlite import Engine, Retry, RunFailed, StepFailed, current_step, sleep, step, workflow
 from tests.behaviour import sample_steps
 from tests.support.clock import ManualClock
+from tests.support.gates import eventually
 from tests.support.restarts import quiet
 from tests.support.stage import until
 
@@ -267,6 +268,7 @@ def test_an_attempt_that_ends_in_the_moment_its_time_is_up_has_ended_in_time() -
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("crash", reason="it counts what one engine says")
 def test_a_step_that_was_given_up_and_goes_after_its_grace_disturbs_nobody(caplog: pytest.LogCaptureFixture) -> None:
     clock = ManualClock()
     release = asyncio.Event()
@@ -301,7 +303,7 @@ def test_a_step_that_was_given_up_and_goes_after_its_grace_disturbs_nobody(caplo
             await until(lambda: began)
             clock.advance(3)
             await turns()
-            assert len(await run.history()) == 1  # nothing begins beside it
+            assert len(await eventually(run.history)) == 1  # nothing begins beside it
             clock.advance(10)
             await quiet(engine)
             assert len(await run.history()) == 2

@@ -287,7 +287,6 @@ def test_whatever_else_a_transaction_raises_is_its_outcome() -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("two", "crash", reason="its program ends in the engine that drives")
 @pytest.mark.parametrize("ending", [KeyboardInterrupt, SystemExit])
 def test_the_end_of_the_program_in_a_transaction_is_no_outcome_and_leaves_no_rows(
     tmp_path: Path, ending: type[BaseException]
@@ -519,7 +518,6 @@ def test_python_code_that_takes_longer_than_its_time_is_named_and_its_rows_stay(
     asyncio.run(scenario())
 
 
-@pytest.mark.contradicts("crash", reason="its clock stands still while an engine dies")
 def test_a_transaction_that_timed_out_may_be_tried_again() -> None:
     @transaction(retry=Retry(max_attempts=2, initial_delay=0, jitter=0), timeout=3)
     def slow_at_first(tx: Tx) -> int:

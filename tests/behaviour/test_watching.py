@@ -426,11 +426,11 @@ def test_the_runs_that_are_there_come_first_and_then_each_that_changes() -> None
                 await until(lambda: len(reader.seen) == 2)
                 assert [info.id for info in reader.seen] == ["a", "b"]
                 await tell(engine.run("a"), "news")
-                await until(lambda: reader.seen[-1].status == "news")
+                await until(lambda: any((info.id, info.status) == ("a", "news") for info in reader.seen))
                 await says.options(id="c").start()
-                await until(lambda: reader.seen[-1].id == "c")
+                await until(lambda: any(info.id == "c" for info in reader.seen))
                 await stop(engine.run("b"))
-                await until(lambda: (reader.seen[-1].id, reader.seen[-1].state) == ("b", State.COMPLETED))
+                await until(lambda: any((info.id, info.state) == ("b", State.COMPLETED) for info in reader.seen))
                 assert {info.id for info in reader.seen} == set("abc")
             assert listeners(engine) == 0
 

@@ -6,7 +6,7 @@
   their own are the business of `tests/kill` and of the fleet.
 * `crash`: the same, and the second engine dies as by a kill after one of its first commits, which chance decides, and is
   replaced. It dies between two steps, so that whatever a test counts stays as it was; deaths in the middle of steps are the
-  business of the campaigns.
+  business of the campaigns. An engine that a test has looked into, or that drains, is spared.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -116,18 +117,25 @@ class _Pair:
         if self.driver is not None and self._there.is_set():
             _session_of(self.driver).know(workflow)
 
-    async def there(self) -> Engine:
-        """The engine that drives, once there is one."""
+    async def there(self, *, spared: bool = False) -> Engine:
+        """The engine that drives, once there is one; if it is spared, it does not die from now on."""
+        if spared:
+            self.spare()
         await self._there.wait()
         assert self.driver is not None
         return self.driver
 
     def inside(self) -> Session:
-        """What the engine that drives has open, for a test that looks into it."""
-        if self._play.mode == "crash":
-            pytest.skip("contradicts --mode=crash: it looks into an engine, which would be another one soon")
+        """What the engine that drives has open, for a test that looks into it: from now on it is spared."""
+        self.spare()
+        if not self._there.is_set():
+            pytest.skip("contradicts --mode=crash: it looks into an engine that has just died")
         assert self.driver is not None
         return _session_of(self.driver)
+
+    def spare(self) -> None:
+        """From now on the engine that drives does not die."""
+        self._fatal = 0
 
     async def quiet(self) -> None:
         """Wait until both have heard of all, and nothing is left to drive."""
@@ -173,27 +181,25 @@ class _Pair:
 
         def answered(most: int | None = None) -> None:
             answer(most)
-            if self._fatal and self._commits >= self._fatal:
-                self._loop.call_soon(self._die_between_steps)  # when those who waited for the commits have heard
+            if self._fatal and self._commits >= self._fatal and (self._dying is None or self._dying.done()):
+                # It looks when those who waited for the commits have heard; and as a stranger to what the engine is doing.
+                self._dying = self._loop.create_task(self._die_between_steps(), context=Context())
 
         writer._answer = answered  # type: ignore[method-assign]
 
-    def _die_between_steps(self) -> None:
+    async def _die_between_steps(self) -> None:
         driver = self.driver
         if driver is None or not self._fatal or driver._front.state != "open" or self._client._front.state != "open":
             return
         if _writer_of(driver).batch or _session_of(driver).worker.in_flight():
             return  # at the next commit, perhaps
-        self._fatal = 0
-        self._there.clear()
-        self._dying = self._loop.create_task(self._be_replaced(driver))
-
-    async def _be_replaced(self, driver: Engine) -> None:
         from tests.support.restarts import die_alone  # noqa: PLC0415 - it asks for pairs itself
 
+        self._fatal = 0
+        self._there.clear()
         # A process would have imported them; what is defined in a test cannot be.
         self._known = list(_session_of(driver).worker._workflows.values())
-        await die_alone(driver)
+        await die_alone(driver)  # it begins here and now: no step begins meanwhile
         self._play.counts["crashes"] += 1
         await self.open()
 
@@ -248,7 +254,9 @@ def _in_pairs(play: Play, folder: Path, chance: Random) -> Generator[None, None,
 
         async def asked(self: Engine, *args: Any, **how: Any) -> Any:
             pair = driver_of(self)
-            return await method(self if pair is None else await pair.there(), *args, **how)
+            # The engine after one that drains would not drain.
+            there = self if pair is None else await pair.there(spared=name in {"drain", "serve"})
+            return await method(there, *args, **how)
 
         return asked
 
