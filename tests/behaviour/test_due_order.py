@@ -24,6 +24,8 @@ from tests.support.stage import until
 
 BEGIN = to_datetime(START)
 MANY = 300
+LEASE = 3600.0
+"""Seconds: after a stand-still of the machine, steps wait until the lease is seen to be in force, each for itself."""
 BATCH = 100
 """How many runs are claimed in one transaction at the most."""
 
@@ -115,7 +117,7 @@ def test_hundreds_that_are_due_at_the_same_moment_are_driven_in_bounded_batches_
     async def scenario() -> None:
         await sleepers(tmp_path / "j.db", clock, [100.0] * MANY)
         async with Engine(
-            tmp_path / "j.db", clock=clock, workflows=[naps], synchronous="normal", max_resident=room
+            tmp_path / "j.db", clock=clock, workflows=[naps], synchronous="normal", max_resident=room, lease=LEASE
         ) as engine:
             await quiet(engine)
             claims = claims_from_now_on(monkeypatch)
@@ -148,7 +150,7 @@ def test_those_that_are_overdue_are_driven_in_the_order_of_their_deadlines(
     async def scenario() -> None:
         if unload_after:
             async with Engine(
-                tmp_path / "j.db", clock=clock, synchronous="normal", unload_after=unload_after
+                tmp_path / "j.db", clock=clock, synchronous="normal", unload_after=unload_after, lease=LEASE
             ) as engine:
                 await asyncio.gather(
                     *(naps.options(id=f"n{number}").start(number, each) for number, each in enumerate(seconds))
@@ -161,7 +163,9 @@ def test_those_that_are_overdue_are_driven_in_the_order_of_their_deadlines(
         await sleepers(tmp_path / "j.db", clock, seconds)
         clock.advance(7 * 86_400)
         claims = claims_from_now_on(monkeypatch)
-        async with Engine(tmp_path / "j.db", clock=clock, workflows=[naps], synchronous="normal") as engine:
+        async with Engine(
+            tmp_path / "j.db", clock=clock, workflows=[naps], synchronous="normal", lease=LEASE
+        ) as engine:
             await until(lambda: len(woken) == MANY)
             await quiet(engine)
             assert all(len(ids) <= BATCH for _, ids in claims)
