@@ -30,6 +30,7 @@ from durable_sqlite._records import (
     NewMessage,
     NewQuestion,
     Question,
+    Request,
     RunRow,
     State,
 )
@@ -287,12 +288,12 @@ def detached_runs_are_cancelled() -> AbstractContextManager[object]:
 
 def a_pause_is_heard_only_at_rest() -> AbstractContextManager[object]:
     """A body that works hears of a pause when it is suspended; until then, it begins what it likes."""
-    told = Worker.told
+    hear = Pass.hear
 
-    def mutant(self: Worker, *rows: RunRow) -> None:
-        told(self, *(replace(row, pause=None) if row.state is State.RUNNING else row for row in rows))
+    def mutant(self: Pass, cancel: Request | None, pause: Request | None) -> None:
+        hear(self, cancel, pause if self.at_rest else None)
 
-    return patch.object(Worker, "told", mutant)
+    return patch.object(Pass, "hear", mutant)
 
 
 def timers_fire_in_a_pause() -> AbstractContextManager[object]:
