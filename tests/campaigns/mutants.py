@@ -62,7 +62,7 @@ def _play(rule: BrokenRule) -> dict[str, object]:
         "left out": rule.needs,
         "missed": after is None and rule.needs is None,
         "noticed": rule.needs
-        or (f"after {after:,} {rule.unit}" if after else f"NOT NOTICED in {rule.most:,} {rule.unit}"),
+        or (f"after {after:,} {rule.unit}" if after is not None else f"NOT NOTICED in {rule.most:,} {rule.unit}"),
         "seconds": round(time.perf_counter() - began, 1),
     }
 

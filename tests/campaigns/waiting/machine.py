@@ -215,7 +215,8 @@ class WaitingMachine(RuleBasedStateMachine):
         self.world.ask(lambda engine: engine.run(run.id).answer(POINTS[point], answer, key=key, early=early))
 
     def _ask(self, run: Play, what: str) -> None:
-        self.world.ask(lambda engine: getattr(engine.run(run.id), what)())
+        accepted = run.promise_pause if what == "pause" else None
+        self.world.ask(lambda engine: getattr(engine.run(run.id), what)(), accepted)
 
 
 def _pick(some: Sequence[T], which: int) -> T:

@@ -52,6 +52,7 @@ class Play:
         ] = {}  # what was open when the last commit came, as far as that may begin all the same
         self._seen_late_at = 0
         self.still = False  # paused or over since everything came to rest: nothing more begins
+        self.promised = False  # whoever asked for the pause was answered: what is in flight may end, and no step begins
         self.rested = False
         self.deadline: int | None = None
         self.told = ""  # how its body was told to end: `cancel`, `deadline`, or not yet
@@ -79,6 +80,8 @@ class Play:
         call = self.body.open.get(key) or self._seen_late.get(key)
         must(call and call.kind == "step", "a step began that nobody waits for", self.id, key)
         must(not self.still, "a step began though its run is paused or over", self.id, key)
+        written_down = call is not None and call.node.kind == "once"  # so it is to begin, or nobody would know
+        must(written_down or not (self.paused and self.promised), "a step began after the pause", self.id, key)
         must(self.begun[key] <= attempt + cuts, "a step began again that nothing had cut off", self.id, key)
         once = call is not None and call.node.kind == "once"
         must(not (once and key in self.effects), "an at-most-once step began again after its effect", self.id, key)
@@ -246,8 +249,14 @@ class Play:
         if self.end or self.cancelled or self.told:
             return "WrongState"
         for one in self.relatives() if not self.paused else ():
+            one.promised = one.promised and one.paused
             one.paused = one.paused or not (one.end or one.cancelled or one.told)
         return "accepted"
+
+    def promise_pause(self) -> None:
+        """Whoever asked for the pause was told that it is in force."""
+        for one in self.relatives():
+            one.promised = one.paused
 
     def resume(self) -> str:
         """What becomes of a request to go on."""

@@ -71,14 +71,16 @@ class World:
 
     # Clients ---------------------------------------------------------------------------------------------------------
 
-    def ask(self, what: Callable[[Engine], Awaitable[object]]) -> None:
-        """Let a client ask something, and do not wait for what comes of it."""
+    def ask(self, what: Callable[[Engine], Awaitable[object]], accepted: Callable[[], None] | None = None) -> None:
+        """Let a client ask something, and do not wait for what comes of it; `accepted` is called when it is."""
         engine = self._process.engine
 
         async def client() -> None:
             got = "accepted"
             try:
                 await what(engine)
+                if accepted is not None:
+                    accepted()
             except DurableError as error:
                 got = type(error).__name__
             self._witness.answered(asyncio.current_task(), got)
