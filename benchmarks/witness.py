@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -67,8 +67,10 @@ class Witness:
         for known in [*self._connections]:
             connection, thread = known
             try:
-                if thread not in _NO_FACTS and self._ask(connection, "query_only") == 0 and self._file(connection):
-                    self._note(self._ask(connection, "journal_mode"), self._ask(connection, "synchronous"))
+                # Our own connections call back into Python, which must not happen while another thread asks them.
+                with getattr(connection, "_gate", None) or nullcontext():
+                    if thread not in _NO_FACTS and self._ask(connection, "query_only") == 0 and self._file(connection):
+                        self._note(self._ask(connection, "journal_mode"), self._ask(connection, "synchronous"))
             except sqlite3.ProgrammingError:
                 self._connections.remove(known)  # it is closed, or belongs to a thread that is done with it
 
