@@ -222,4 +222,11 @@ SCENARIO = Scenario(
     main=SAME,
     rounds=3,
     notes="DBOS looks for messages once a second (its own default); it is sent few of them, at moments spread over that second.",
+    tried=(
+        (
+            "The message is a commit, taking the suspended run again is another, and its mail is read in between: three ways to "
+            "a thread of the journal and back, where the limit commits in place. Not tried yet: taking the run in the commit "
+            "that stores the message."
+        ),
+    ),
 )
