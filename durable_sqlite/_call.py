@@ -43,6 +43,8 @@ class Call:
     """The number of the attempt that is made, or will be."""
     began: int = 0
     """When the first attempt began; 0 before."""
+    cut_off: bool = False
+    """A step whose next attempt may have begun in a process that left the run in the middle, and has not begun here."""
     given_up: bool = False
     """The body no longer waits for it."""
 

@@ -90,7 +90,7 @@ class Crew:
     @property
     def unsure(self) -> bool:
         """Whether something may have begun that is not recorded."""
-        return self.recovered or len(self.flight) > 0
+        return self.recovered or len(self.flight) > 0 or self._desk.cut_off
 
     def start(self, call: Call, step: StepCall) -> None:
         """Make the next attempt of a step, or ask its probe."""
@@ -147,7 +147,7 @@ class Crew:
             key=call.key,
             attempt=call.attempt,
             max_attempts=self._policy(step).max_attempts,
-            recovered=self.recovered or call.key in self._intended,
+            recovered=self.recovered or call.cut_off or call.key in self._intended,
             run_uid=self._row.uid,
             name=call.name,
         )
@@ -181,6 +181,7 @@ class Crew:
             return outcome
         self._ledger.fail(outcome)
         call.attempt += 1
+        call.cut_off = False
         self._desk.put_off(call, outcome.next_at or now)
         return None
 

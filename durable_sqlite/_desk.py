@@ -241,6 +241,16 @@ class Desk:
         """Let a step begin of which it is known by now that it did not begin before."""
         self._fresh.append(call)
 
+    def cut_all_off(self) -> None:
+        """Note of all steps that are open that their next attempt may have begun in a process that left the run."""
+        for call in self.waiting.values():
+            call.cut_off = call.step is not None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether an open step may have begun an attempt in a process that left the run in the middle."""
+        return any(call.cut_off for call in self.waiting.values())
+
     def begun(self, left: Sequence[Call] = ()) -> None:
         """Note that the fresh calls have begun, but for those that are left for later."""
         self._fresh = list(left)

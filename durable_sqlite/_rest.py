@@ -188,8 +188,8 @@ class Rester:
         desk, written, paused = self._desk, self._written, self._control.pause is not None
         waits = {key: call.as_wait() for key, call in desk.waiting.items()}
         nearest = desk.nearest()
-        # What waits for its next attempt may have begun that one where the clock was ahead.
-        unsure = self._crew.recovered and any(call.step is not None for call in desk.waiting.values())
+        if self._crew.recovered:
+            desk.cut_all_off()  # what waits for its next attempt may have begun that one where the clock was ahead
         self.suspending = True
         rest = Rest(
             at=self._around.clock.now(),
@@ -197,7 +197,7 @@ class Rester:
             closed=[key for key in written if key not in waits],
             due=nearest[0] if nearest else None,
             paused=paused,
-            interrupted=unsure,
+            interrupted=desk.cut_off,
         )
         self._ledger.suspend(rest).add_done_callback(partial(self._suspended, waits, paused))
 

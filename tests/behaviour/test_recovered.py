@@ -10,7 +10,7 @@ import pytest
 from durable_sqlite import Engine, NotDone, Retry, RunFailed, RunParked, current_step, step, workflow
 from tests.support.clock import START, ManualClock
 from tests.support.restarts import die, quiet
-from tests.support.stage import Stage, ended
+from tests.support.stage import Stage, ended, until
 
 stage = Stage()
 told: list[tuple[str, int, bool]] = []
@@ -64,6 +64,11 @@ async def charge_again() -> str:
 @workflow
 async def pay_again() -> str:
     return await charge_again()
+
+
+@workflow
+async def pay_again_and_once() -> list[str]:
+    return list(await asyncio.gather(charge_again(), charge()))
 
 
 @workflow
@@ -150,3 +155,28 @@ def test_an_attempt_that_a_kill_cut_off_is_told_so_though_a_clock_that_went_back
 
     asyncio.run(scenario())
     assert told == [("charge_again#1", 1, False), ("charge_again#1", 2, False), ("charge_again#1", 2, True)]
+
+
+def test_an_attempt_that_a_kill_cut_off_is_told_so_though_another_step_begins_before_it(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db", clock=clock) as engine:
+            stage.let("charge 1")
+            await pay_again_and_once.options(id="x").start()
+            await stage.seen("charge", "charge 1")
+            await until(lambda: clock.now() + 10_000_000 in clock.armed())  # its next attempt waits
+            clock.advance(10)
+            await stage.seen("charge 2")
+            await die(engine)
+        stage.forget()
+        stage.let("charge", "charge 2")
+        behind = ManualClock(START + 5_000_000)
+        async with Engine(tmp_path / "j.db", workflows=[pay_again_and_once], clock=behind) as engine:
+            await quiet(engine)
+            assert [key for key, *_ in told[3:]] == ["charge#1"]
+            behind.advance(5)
+            assert await engine.run("x") == ["charge 2", "charge"]
+
+    asyncio.run(scenario())
+    assert told[3:] == [("charge#1", 1, True), ("charge_again#1", 2, True)]
