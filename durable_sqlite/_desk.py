@@ -242,7 +242,10 @@ class Desk:
         self._fresh.append(call)
 
     def cut_all_off(self) -> None:
-        """Note of all steps that are open that their next attempt may have begun in a process that left the run."""
+        """Note of all steps that are open that their next attempt may have begun in a process that left the run.
+
+        Also of those that wait for theirs, since the clock may have been ahead there.
+        """
         for call in self.waiting.values():
             call.cut_off = call.step is not None
 

@@ -92,7 +92,6 @@ class Launcher:
         exact = [call for call in fresh if call.kind is Kind.TRANSACTION]
         others = [call for call in fresh if call.kind is not Kind.TRANSACTION]
         if crew.recovered:
-            # What waits for its next attempt may have begun that one, where the clock was ahead; or may not begin now.
             self._desk.cut_all_off()
         self._desk.begun(left=exact[1:])
         self._desk.replaying = False

@@ -189,7 +189,7 @@ class Rester:
         waits = {key: call.as_wait() for key, call in desk.waiting.items()}
         nearest = desk.nearest()
         if self._crew.recovered:
-            desk.cut_all_off()  # what waits for its next attempt may have begun that one where the clock was ahead
+            desk.cut_all_off()
         self.suspending = True
         rest = Rest(
             at=self._around.clock.now(),

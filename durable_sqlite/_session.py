@@ -79,8 +79,9 @@ class Plan:
     find: Callable[[str, str], WorkflowSpec | None]
     """Finds a workflow by name and origin among the modules that are imported."""
     changed: Callable[[str | None], None]
-    completed: Callable[[RunRow], None]
     """Is told the id of each run that has changed, as far as that is known here; None where another process has written."""
+    completed: Callable[[RunRow], None]
+    """Is given each run that has completed here."""
     new_letter: Callable[[str], None]
     """Is told the id of each run that has failed or was parked here."""
     let_go: Callable[[], None]

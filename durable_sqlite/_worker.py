@@ -182,9 +182,8 @@ class Worker:
         if ready:
             self.look()
         else:
-            await (
-                self._claims.note_next_due()
-            )  # a run may have been suspended there until some time, and nobody left to ring
+            # A run may have been suspended there until some time, and nobody left to ring.
+            await self._claims.note_next_due()
         all_news = await journal.news()
         for news in all_news:
             run = self._residents.passes.get(news.run)

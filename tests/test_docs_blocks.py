@@ -26,6 +26,7 @@ from durable_sqlite.testing import harness
 from tests.support.house import ROOT
 from tests.support.pages import PAGES, Block, blocks
 from tests.support.sessions import pages as sessions
+from tests.support.stage import until
 
 T = TypeVar("T")
 
@@ -265,8 +266,7 @@ def test_the_program_of_the_page_about_processes_ends_when_it_is_told_to(
     before = signal.getsignal(signal.SIGTERM)
 
     async def told() -> None:
-        while signal.getsignal(signal.SIGTERM) == before:  # noqa: ASYNC110 - that it serves is told by nothing else
-            await asyncio.sleep(0.001)
+        await until(lambda: signal.getsignal(signal.SIGTERM) != before)  # that it serves is told by nothing else
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def both() -> None:

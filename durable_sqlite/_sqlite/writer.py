@@ -103,7 +103,6 @@ class Writer:
             configure=settings.configure,
             failpoint=settings.failpoint,
         )
-        self._queue = self.batch.queue
         self._checkpoints = Checkpoints(
             settings.path,
             self.files,
@@ -152,7 +151,7 @@ class Writer:
             future.set_exception(EngineClosed("the journal is closed"))
         else:
             patient = drives if patient is None else patient
-            self._queue.append(Operation(act, future, drives, patient, self._settings.pauses.now(), blame, late))
+            self.batch.queue.append(Operation(act, future, drives, patient, self._settings.pauses.now(), blame, late))
             self._bodies += blame is not None
             self._clients += not patient
             self._news.set()
@@ -161,7 +160,7 @@ class Writer:
 
     async def serve(self) -> None:
         """Write until `finish`, then write what is left and return; return at once where nothing can be written any more."""
-        while self._closing is None or self._queue or self._between:
+        while self._closing is None or self.batch or self._between:
             await self._news.wait()
             self._news.clear()
             while self.batch or self._between:

@@ -13,7 +13,7 @@ import pytest
 
 from durable_sqlite import Engine, RunParked, State, step, workflow
 from tests.support.restarts import die, quiet
-from tests.support.stage import Stage, ended
+from tests.support.stage import Stage, ended, until
 
 CODE = """
 from durable_sqlite import step, workflow
@@ -201,9 +201,7 @@ def test_a_journal_that_names_a_module_does_not_get_it_imported(
         (run,) = await pending(tmp_path / "j.db", module.flow)
         del sys.modules["shop_flows"]
         async with Engine(tmp_path / "j.db") as engine:
-            async with asyncio.timeout(20):
-                while not caplog.records and not mark.exists():  # noqa: ASYNC110 - it says that it does not know the run
-                    await asyncio.sleep(0.001)
+            await until(lambda: caplog.records or mark.exists())  # it says that it does not know the run
             assert (await engine.run(run).info()).state == "pending"
 
     asyncio.run(scenario())
