@@ -6,8 +6,8 @@ import json
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,33 @@ def test_the_published_report_is_made_from_the_results_that_are_kept() -> None:
     for result in found["scenarios"].values():
         for floor in result["floors"]:
             assert floor["verdict"] in {"met", "missed", "unclear", "not believable", "not measured"}
+
+
+def test_a_connection_that_calls_back_is_asked_only_while_no_thread_is_at_work_on_it(tmp_path: Path) -> None:
+    held: list[bool] = []
+    asked: list[bool] = []
+
+    @contextmanager
+    def gate() -> Generator[None]:
+        held.append(True)
+        yield
+        held.pop()
+
+    class Ours(sqlite3.Connection):
+        @property
+        def _gate(self) -> AbstractContextManager[None]:
+            return gate()
+
+        def cursor(self, *_args: Any, **_how: Any) -> Any:
+            asked.append(bool(held))
+            return super().cursor()
+
+    with WITNESS.watching(), closing(sqlite3.connect(tmp_path / "j.db", factory=Ours)):
+        WITNESS.look()
+        assert WITNESS.seen
+    assert asked
+    assert all(asked)
+    assert not held
 
 
 @pytest.mark.parametrize(("verdict", "told"), [("missed", True), ("unclear", True), ("met", False)])
