@@ -120,8 +120,6 @@ class Writer:
         """Since when the thread is at work."""
         self._watch: asyncio.TimerHandle | None = None
         self._told: object = None
-        self._answering = False
-        """Whether the next turn of the loop answers more."""
         self._between: deque[tuple[Callable[[sqlite3.Connection], Any], asyncio.Future[Any]]] = deque()
 
     # The loop's side -------------------------------------------------------------------------------------------------
@@ -259,15 +257,9 @@ class Writer:
 
     def _answer_in_turns(self) -> None:
         """Answer what is committed; where that is much, let others on this loop have their turn in between."""
-        if not self._answering:
-            self._answer(_ANSWERS_AT_ONCE)
-            if self.batch.done:
-                self._answering = True
-                self._loop.call_soon(self._answer_more)
-
-    def _answer_more(self) -> None:
-        self._answering = False
-        self._answer_in_turns()
+        self._answer(_ANSWERS_AT_ONCE)
+        if self.batch.done:
+            self._loop.call_soon(self._answer_in_turns)
 
     def _answer(self, most: int | None = None) -> None:
         done = self.batch.done
