@@ -4,11 +4,26 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
 from durable_sqlite._records import Hold
 from durable_sqlite._worker import Worker, WorkerOptions
+
+
+@dataclass(eq=False)
+class NamedPass:
+    """What a worker asks a waiting pass: how it stands, and to look at its mail."""
+
+    name: str
+    looked: list[str]
+    over: bool
+    at_rest: bool
+
+    def mailed(self, *, woken: bool) -> None:
+        assert not woken
+        self.looked.append(self.name)
 
 
 def worker_that_tells(changed: list[str]) -> Worker:
@@ -63,5 +78,32 @@ def test_a_worker_that_has_lost_its_lease_steps_back_only_when_its_steps_have_go
         await worker.step_back()
         assert task.cancelled()
         assert not worker.has("x")
+
+    asyncio.run(scenario())
+
+
+def test_news_of_others_lets_those_look_who_wait_and_are_driven_and_leaves_those_at_rest_to_the_claim() -> None:
+    async def scenario() -> None:
+        async def nothing(*_: Any) -> Any:
+            return []
+
+        async def no_stops(*_: Any) -> Any:
+            return 0, []
+
+        worker = worker_that_tells([])
+        worker._around.loop = asyncio.get_running_loop()
+        worker._around.journal = cast("Any", SimpleNamespace(stops=no_stops, news=nothing))
+        worker._claims = cast("Any", SimpleNamespace(is_there_anything=nothing, note_next_due=nothing))
+        looked: list[str] = []
+
+        def waiter(name: str, *, over: bool = False, at_rest: bool = False) -> Any:
+            return NamedPass(name, looked, over=over, at_rest=at_rest)
+
+        worker.awaits("child", waiter("driven"))
+        worker.awaits("child", waiter("at rest", at_rest=True))
+        worker.awaits("child", waiter("over", over=True))
+        await worker.hear_news()
+        await asyncio.sleep(0)
+        assert looked == ["driven"]
 
     asyncio.run(scenario())
