@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from inspect import BoundArguments
 from random import Random
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from ._ids import derived
 from ._records import HistoryEntry, MessageInfo, QuestionInfo, RunInfo, RunRow
@@ -271,13 +272,22 @@ class Order(Protocol):
 class Nowhere:
     """No engine was opened in this context. The one such value also knows what is open and what is defined anywhere."""
 
-    steps: WeakSet[Any] = field(default_factory=WeakSet[Any])
-    """Every step that is defined; one that nobody can call any more is gone by itself."""
+    steps: WeakValueDictionary[int, Any] = field(default_factory=WeakValueDictionary[int, Any])
+    """Every step by its place in the order of their definitions; one that nobody can call any more is gone by itself."""
+    places: Iterator[int] = field(default_factory=itertools.count)
     engines: WeakSet[Host] = field(default_factory=WeakSet[Host])
     legacies: list[Any] = field(default_factory=list[Any])
     """What this process has from the one that it was forked from, and must not use."""
     orders: list[Order] = field(default_factory=list["Order"])
     """Orders of arrival that a test asks for, innermost last; empty but in tests."""
+
+    def define(self, step: Any) -> None:
+        """Keep a step among those that are defined."""
+        self.steps[next(self.places)] = step
+
+    def steps_named(self, name: str) -> list[Any]:
+        """The steps of this name, the latest first."""
+        return [step for step in reversed(list(self.steps.values())) if step.name == name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ._context import not_in_body, outside_runs
 from ._definition import Decorated
 from ._ids import Ids
 from ._listeners import Listeners
-from ._lookup import shape_of
+from ._lookup import dump_result
 from ._orders import Orders
 from ._records import (
     HistoryEntry,
@@ -287,7 +287,7 @@ class Front:
         memory = await session.journal.memory(row.no)
         name = next((intent.name for intent in memory.intents if intent.key == key), "")
         where = f"run {run_id}, step {key}: the decided value"
-        payload = None if retry else self._vault.seal(shape_of(name).dump(value, where), where)
+        payload = None if retry else self._vault.seal(dump_result(name, value, where), where)
         said = AmbiguousStep(
             f"nobody knew whether it had its effect; {by or 'somebody'} decided that it is tried again"
         )

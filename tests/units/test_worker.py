@@ -91,8 +91,9 @@ def test_news_of_others_lets_those_look_who_wait_and_are_driven_and_leaves_those
             return 0, []
 
         worker = worker_that_tells([])
-        worker._around.loop = asyncio.get_running_loop()
-        worker._around.journal = cast("Any", SimpleNamespace(stops=no_stops, news=nothing))
+        around = cast("Any", worker._around)
+        around.loop = asyncio.get_running_loop()
+        around.journal = SimpleNamespace(stops=no_stops, news=nothing)
         worker._claims = cast("Any", SimpleNamespace(is_there_anything=nothing, note_next_due=nothing))
         looked: list[str] = []
 
