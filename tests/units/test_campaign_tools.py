@@ -35,6 +35,16 @@ def test_every_folder_of_campaigns_is_found_and_adds_its_commands() -> None:
     } <= commands.choices.keys()
 
 
+def test_every_campaign_can_be_told_how_long_to_go_on_and_from_which_seed() -> None:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    for campaign in campaigns():
+        campaign.register(commands)
+    for name in commands.choices:
+        options = parser.parse_args([name, "--minutes", "60", "--seed", "7"])
+        assert (options.minutes, options.seed) == (60, 7)
+
+
 def test_more_than_twenty_rules_are_broken_each_for_a_campaign_that_there_is() -> None:
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()

@@ -63,6 +63,17 @@ def play_all(seeds: Iterable[int], mutant: str | None = None) -> Tally:
     return tally
 
 
+def play_in_processes(seeds: range, processes: int, mutant: str | None = None) -> Tally:
+    """The same in several processes, a fresh one for each chunk: what a program leaves in memory is not our business."""
+    chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
+    tally = Tally()
+    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for part in pool.imap(partial(play_all, mutant=mutant), chunks):
+            tally.add(part)
+    return tally
+
+
 def cases_until_noticed(mutant: str, most: int, *, only_crowded: bool = False) -> int | None:
     """After how many cases the broken rule is noticed; None if it is not, in `most` cases."""
     with Theatre() as theatre, MUTANTS[mutant]():
@@ -106,7 +117,8 @@ def _smaller(case: Case) -> Iterator[Case]:
 def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this campaign to the command line."""
     parser = campaigns.add_parser("bodies", help="random bodies through crashes, unloads and cancels")
-    parser.add_argument("--cases", type=int, default=10_000, help="how many cases to play")
+    parser.add_argument("--cases", type=int, default=10_000, help="how many cases to play, unless --minutes are given")
+    parser.add_argument("--minutes", type=float, help="for how long, however many cases that are")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; a single case with --cases 1")
     parser.add_argument("--processes", type=int, default=1, help="how many processes to play them in")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break this rule, and see whether it is noticed")
@@ -116,14 +128,14 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _run(options: argparse.Namespace) -> Result:
     began = time.perf_counter()
-    seeds = range(options.seed, options.seed + options.cases)
-    chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     tally = Tally()
-    # A fresh process for each chunk: what a program leaves in memory is not this campaign's business.
-    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        for part in pool.imap(partial(play_all, mutant=options.mutant), chunks):
-            tally.add(part)
+    if options.minutes is None:
+        tally = play_in_processes(range(options.seed, options.seed + options.cases), options.processes, options.mutant)
+    else:
+        while time.perf_counter() - began < 60 * options.minutes and not tally.found:
+            first = options.seed + tally.cases
+            seeds = range(first, first + _CHUNK * options.processes)
+            tally.add(play_in_processes(seeds, options.processes, options.mutant))
     tell("bodies", tally, time.perf_counter() - began)
     if options.shrink and tally.found:
         with Theatre() as theatre, MUTANTS[options.mutant]() if options.mutant else nullcontext():
@@ -133,5 +145,5 @@ def _run(options: argparse.Namespace) -> Result:
         counts={"cases": tally.cases, **tally.counts},
         findings=[f"seed {seed}: {problems[0].what}: {problems[0].detail}" for seed, problems in tally.found],
         expected=bool(options.mutant),
-        seeds=f"seeds {seeds.start} to {seeds.stop - 1}",
+        seeds=f"seeds {options.seed} to {options.seed + tally.cases - 1}",
     )

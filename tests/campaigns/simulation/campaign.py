@@ -174,9 +174,7 @@ def _smaller(case: Case) -> Iterator[Case]:
 def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this campaign to the command line."""
     parser = campaigns.add_parser("simulation", help="several engines in virtual time through all kinds of trouble")
-    parser.add_argument(
-        "--cases", type=int, default=2_000, help="how many cases to play, unless --minutes are over before"
-    )
+    parser.add_argument("--cases", type=int, default=2_000, help="how many cases to play, unless --minutes are given")
     parser.add_argument("--minutes", type=float, help="for how long, however many cases that are")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; a single case with --cases 1")
     parser.add_argument("--processes", type=int, default=1, help="how many processes to play them in")

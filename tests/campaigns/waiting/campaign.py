@@ -8,7 +8,7 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -111,7 +111,8 @@ def _cases_until_noticed(mutant: str) -> int | None:
 def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add this campaign to the command line."""
     parser = campaigns.add_parser("waiting", help="random programs that wait, against a model")
-    parser.add_argument("--cases", type=int, default=10_000, help="how many cases to play")
+    parser.add_argument("--cases", type=int, default=10_000, help="how many cases to play, unless --minutes are given")
+    parser.add_argument("--minutes", type=float, help="for how long, however many cases that are")
     parser.add_argument("--seed", type=int, default=0, help=f"the first seed; each decides {_CHUNK} cases")
     parser.add_argument("--processes", type=int, default=1, help="how many processes to play them in")
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="break this rule, and see whether it is noticed")
@@ -119,28 +120,42 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> Result:
-    began = time.perf_counter()
-    chunks = [min(_CHUNK, options.cases - start) for start in range(0, options.cases, _CHUNK)]
-    tally = Tally()
-    # A fresh process for each chunk: what a program leaves in memory is not this campaign's business.
+def _play_in_processes(options: argparse.Namespace, first: int, chunks: Sequence[int]) -> Iterator[Tally]:
+    """A fresh process for each chunk, the first of which has this seed: what a program leaves in memory is not our business."""
     # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
     with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
         parts = [
-            pool.apply_async(play, (cases, options.seed + number, options.mutant), {"shrink": options.shrink})
+            pool.apply_async(play, (cases, first + number, options.mutant), {"shrink": options.shrink})
             for number, cases in enumerate(chunks)
         ]
         for part in parts:
-            tally.add(part.get())
+            yield part.get()
+
+
+def _run(options: argparse.Namespace) -> Result:
+    began = time.perf_counter()
+    tally, seeds = Tally(), 0
+
+    def play_on(chunks: Sequence[int]) -> None:
+        nonlocal seeds
+        for part in _play_in_processes(options, options.seed + seeds, chunks):
+            tally.add(part)
+        seeds += len(chunks)
+
+    if options.minutes is None:
+        play_on([min(_CHUNK, options.cases - start) for start in range(0, options.cases, _CHUNK)])
+    else:
+        while time.perf_counter() - began < 60 * options.minutes and not tally.found:
+            play_on([_CHUNK] * options.processes)
     counts = ", ".join(f"{name} {count:,}" for name, count in sorted(tally.counts.items()))
     write = sys.stdout.write
     write(f"{tally.cases:,} cases in {time.perf_counter() - began:.0f} s: {counts}\n")
-    write(f"{len(tally.found):,} of {len(chunks):,} seeds broke a promise\n")
+    write(f"{len(tally.found):,} of {seeds:,} seeds broke a promise\n")
     for first, told in tally.found:
         write(f"seed {first}: {told}\n\n")
     return Result(
         counts={"cases": tally.cases, **tally.counts},
         findings=[f"seed {first}: {told}" for first, told in tally.found],
         expected=bool(options.mutant),
-        seeds=f"seeds {options.seed} to {options.seed + len(chunks) - 1}, each for up to {_CHUNK} cases",
+        seeds=f"seeds {options.seed} to {options.seed + seeds - 1}, each for up to {_CHUNK} cases",
     )
