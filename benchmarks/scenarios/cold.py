@@ -32,14 +32,22 @@ for row in connection.execute("SELECT id, workflow, state, created_at FROM durab
 """The least that lists runs: the limit of `durable_sqlite list`."""
 
 
-def _took(times: int, *arguments: str) -> float:
-    """Milliseconds until Python has done this, the fastest of several times."""
+COMMAND = Path(sys.executable).with_name("durable_sqlite")
+"""What the installation put beside Python: what people type."""
+
+
+def _took(times: int, *command: str | Path) -> float:
+    """Milliseconds until a command has done its work, the fastest of several times."""
     took: list[float] = []
     for _ in range(times):
         began = perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         took.append(1000 * (perf_counter() - began))
     return min(took)
+
+
+def _python(times: int, statement: str, *arguments: str) -> float:
+    return _took(times, sys.executable, "-c", statement, *arguments)
 
 
 def _journal(folder: Path) -> str:
@@ -54,22 +62,22 @@ def _journal(folder: Path) -> str:
 def _ours(folder: Path, times: int) -> Figures:
     journal = _journal(folder)
     return {
-        IMPORT: _took(times, "-c", "from durable_sqlite import *"),
-        "ms to import its door alone": _took(times, "-c", "import durable_sqlite"),
-        LIST: _took(times, "-m", "durable_sqlite", "--db", journal, "list"),
+        IMPORT: _python(times, "from durable_sqlite import *"),
+        "ms to import its door alone": _python(times, "import durable_sqlite"),
+        LIST: _took(times, COMMAND, "--db", journal, "list"),
     }
 
 
 def _limit(folder: Path, times: int) -> Figures:
     return {
-        IMPORT: _took(times, "-c", "import pydantic, aiosqlite; pydantic.BaseModel"),
-        LIST: _took(times, "-c", SCRIPT, _journal(folder)),
-        "ms of bare Python": _took(times, "-c", "pass"),
+        IMPORT: _python(times, "import pydantic, aiosqlite; pydantic.BaseModel"),
+        LIST: _python(times, SCRIPT, _journal(folder)),
+        "ms of bare Python": _python(times, "pass"),
     }
 
 
 def _import(statement: str) -> Callable[[Path, int], Figures]:
-    return lambda _, times: {IMPORT: _took(times, "-c", statement)}
+    return lambda _, times: {IMPORT: _python(times, statement)}
 
 
 SCENARIO = Scenario(
