@@ -277,7 +277,7 @@ def recovery_is_not_told() -> AbstractContextManager[object]:
     start = Crew.start
 
     def mutant(self: Crew, call: Call, step: StepCall) -> None:
-        self.recovered = False
+        self.recovered = call.cut_off = False
         start(self, call, step)
 
     return patch.object(Crew, "start", mutant)

@@ -29,8 +29,9 @@ def test_no_promise_is_broken_by_two_thousand_simulations() -> None:
     assert not tally.found, "\n".join(f"seed {seed}: {problems[0]}" for seed, problems in tally.found[:5])
     counts = tally.counts
     assert counts["completed"] > _CASES  # runs do come to something
-    for what in ("leases lost", "attempts made again", "kill", "doubt", "lock", "full", "jump", "acknowledged signal"):
+    for what in ("attempts made again", "kill", "doubt", "lock", "full", "jump", "acknowledged signal"):
         assert counts[what] > _CASES // 10, counts
+    assert counts["leases lost"] > _CASES // 20, counts
 
 
 @pytest.mark.parametrize("rule", list(broken_rules()), ids=lambda rule: rule.name)
