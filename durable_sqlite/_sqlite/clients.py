@@ -173,26 +173,26 @@ def _send(desk: Desk, row: RunRow, message: NewMessage, at_rest: Hold | None = N
             row.id, f"run {row.id} is {row.state}: it takes no message any more, and {message.name} was not stored"
         )
     stored = _store(desk, row.no, message)
-    taker = {"run": row.no, "name": message.name, "at": message.at}
-    row, taken = _wake(desk, row, "wake_taker", taker, what=stored, at_rest=at_rest)
+    awaited = {"run": row.no, "name": message.name, "at": message.at}
+    row, taken = _wake(desk, row, "waits_for_message", awaited, what=stored, at_rest=at_rest)
     return Sent(row, stored, new=True, taken=taken)
 
 
 def _wake(
-    desk: Desk, row: RunRow, how: str, values: Mapping[str, Any], *, what: Message | Question, at_rest: Hold | None
+    desk: Desk, row: RunRow, waits: str, values: Mapping[str, Any], *, what: Message | Question, at_rest: Hold | None
 ) -> tuple[RunRow, Taken | None]:
-    """Wake a run that waits for what has come; the run then, and that it was taken, where its body rests in memory here.
+    """Wake a suspended run that waits for what has come, or take it where its body rests here; the run then, and how.
 
-    Only a run that was suspended until now is taken: had anything else come that its body waits for, it would be pending.
+    Until now it was suspended: had anything else come that it waits for, it would be pending.
     """
-    if row.state is not State.SUSPENDED or not desk.touch(how, values):
+    if row.state is not State.SUSPENDED or not desk.all(waits, values):
         return row, None
-    taken: Taken | None = None
     if at_rest is not None and not desk.fenced:
         news = reclaim(desk, at_rest, values["at"])
         if isinstance(news, News):
-            taken = Taken(at_rest.next, what, news)
-    return desk.run(row.no), taken
+            return desk.run(row.no), Taken(at_rest.next, what, news)
+    desk.touch("wake", {"run": row.no, "at": values["at"]})
+    return desk.run(row.no), None
 
 
 def _store(desk: Desk, run: int, message: NewMessage) -> Message:
@@ -239,8 +239,8 @@ def answer(
         return Answered(row, None)
     desk.change("answer", values | {"key": question.key})
     answered = replace(question, answer=new.payload, answered_at=new.at, answered_by=new.by)
-    asker = {"run": row.no, "key": question.key, "at": new.at}
-    row, taken = _wake(desk, row, "wake_asker", asker, what=answered, at_rest=at_rest)
+    awaited = {"run": row.no, "key": question.key, "at": new.at}
+    row, taken = _wake(desk, row, "waits_for_answer", awaited, what=answered, at_rest=at_rest)
     return Answered(row, question.key, taken)
 
 
