@@ -53,11 +53,6 @@ SENDS: dict[str, Send] = {"signal": message, "answer": answer}
 BOTH = pytest.mark.parametrize("verb", SENDS)
 WHEN = pytest.mark.parametrize("before", [True, False], ids=["before the commit", "before it is heard of"])
 
-pytestmark = [
-    pytest.mark.contradicts("two", "crash", reason="what is sent comes from the process that has the body"),
-    pytest.mark.contradicts("unload", reason="the body is to be in memory when something comes"),
-]
-
 
 def body_in(engine: Engine) -> Pass:
     (body,) = session_of(engine).worker._residents.passes.values()
@@ -79,6 +74,7 @@ async def at_rest(engine: Engine, *args: Any) -> Run[int | None]:
 # One commit ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_a_body_at_rest_goes_on_with_the_commit_of_what_is_sent_to_it(
     verb: str, monkeypatch: pytest.MonkeyPatch
@@ -99,6 +95,7 @@ def test_a_body_at_rest_goes_on_with_the_commit_of_what_is_sent_to_it(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_a_body_at_rest_goes_on_at_once_with_what_another_body_sends_to_it(
     verb: str, monkeypatch: pytest.MonkeyPatch
@@ -136,6 +133,7 @@ def test_what_several_send_at_once_is_given_in_its_order() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 def test_what_another_process_has_sent_before_and_nobody_has_heard_of_is_given_before(tmp_path: Path) -> None:
     @workflow
     async def flow() -> list[int]:
@@ -159,6 +157,7 @@ def test_what_another_process_has_sent_before_and_nobody_has_heard_of_is_given_b
 # Nobody holds what nobody drives -------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 @WHEN
 def test_a_body_that_leaves_memory_meanwhile_is_loaded_again(
@@ -180,6 +179,7 @@ def test_a_body_that_leaves_memory_meanwhile_is_loaded_again(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_what_is_given_back_is_looked_for_once_that_is_committed(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
@@ -199,6 +199,7 @@ def test_what_is_given_back_is_looked_for_once_that_is_committed(verb: str, monk
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_a_body_that_left_memory_to_make_room_comes_back_when_there_is_some(
     verb: str, monkeypatch: pytest.MonkeyPatch
@@ -230,6 +231,7 @@ def test_a_body_that_left_memory_to_make_room_comes_back_when_there_is_some(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 @WHEN
 def test_a_run_whose_lease_is_over_meanwhile_is_given_back_and_driven_again(
@@ -251,6 +253,7 @@ def test_a_run_whose_lease_is_over_meanwhile_is_given_back_and_driven_again(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 @WHEN
 def test_what_is_heard_of_while_the_lease_is_over_holds_nothing(
@@ -275,6 +278,7 @@ def test_what_is_heard_of_while_the_lease_is_over_holds_nothing(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 @WHEN
 def test_a_run_whose_engine_stands_down_meanwhile_is_left_to_others(
@@ -298,6 +302,7 @@ def test_a_run_whose_engine_stands_down_meanwhile_is_left_to_others(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_a_run_whose_engine_closes_before_it_hears_is_given_back(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -319,6 +324,7 @@ def test_a_run_whose_engine_closes_before_it_hears_is_given_back(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 @WHEN
 def test_a_run_whose_sender_is_cancelled_meanwhile_goes_on(
@@ -339,6 +345,7 @@ def test_a_run_whose_sender_is_cancelled_meanwhile_goes_on(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_a_body_that_wakes_for_another_reason_before_it_hears_gets_what_came(
     verb: str, monkeypatch: pytest.MonkeyPatch
@@ -362,6 +369,7 @@ def test_a_body_that_wakes_for_another_reason_before_it_hears_gets_what_came(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 @BOTH
 def test_a_run_that_is_cancelled_before_its_body_hears_ends_cancelled(
     verb: str, monkeypatch: pytest.MonkeyPatch
@@ -380,6 +388,7 @@ def test_a_run_that_is_cancelled_before_its_body_hears_ends_cancelled(
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 def test_a_body_goes_on_for_its_own_hold_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
@@ -399,6 +408,7 @@ def test_a_body_goes_on_for_its_own_hold_alone(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", "unload", reason="its body rests where the message comes from")
 def test_no_hold_is_lent_where_nothing_is_to_be_taken_up() -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
