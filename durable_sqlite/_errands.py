@@ -35,6 +35,7 @@ from ._records import (
     Sent,
     Started,
     State,
+    Taken,
 )
 from ._specs import (
     AnswerQuestion,
@@ -77,8 +78,12 @@ class PostOffice(Protocol):
         """A run was started, or attached to."""
         ...
 
-    def mailed(self, row: RunRow) -> None:
-        """A message or an answer has come for this run."""
+    def at_rest(self, run_id: str) -> Hold | None:
+        """The hold of this run's body that rests here, with which the run may be taken; None where none does."""
+        ...
+
+    def mailed(self, row: RunRow, taken: Taken | None = None) -> None:
+        """A message or an answer has come for this run, which was taken with it if its body rested here."""
         ...
 
     def told(self, *rows: RunRow) -> None:
@@ -170,9 +175,13 @@ class Errands:
                 self._expect(call, started, self._started)
             case SendMessage():
                 dedupe = errand.dedupe or derived(self._row.uid, call.key)
+                at_rest = self._post.at_rest(errand.run_id)
                 message = NewMessage(errand.name, self._vault.seal(errand.data, where), self._clock.now(), dedupe)
-                self._expect(call, self._journal.signal(errand.run_id, message, caller=hold), self._sent)
+                self._expect(
+                    call, self._journal.signal(errand.run_id, message, caller=hold, at_rest=at_rest), self._sent
+                )
             case AnswerQuestion():
+                at_rest = self._post.at_rest(errand.run_id)
                 answer = NewAnswer(
                     name=errand.name,
                     key=errand.key,
@@ -182,7 +191,9 @@ class Errands:
                     early=errand.early,
                     dedupe=derived(self._row.uid, call.key),
                 )
-                self._expect(call, self._journal.answer(errand.run_id, answer, caller=hold), self._sent)
+                self._expect(
+                    call, self._journal.answer(errand.run_id, answer, caller=hold, at_rest=at_rest), self._sent
+                )
             case CancelRun():
                 request = Request(self._clock.now(), errand.reason, errand.by)
                 self._expect(call, self._journal.cancel(errand.run_id, request, caller=hold), self._told)
@@ -288,8 +299,8 @@ class Errands:
             self._awaits(row.id)
 
     def _sent(self, call: Call, sent: Sent | Answered) -> None:
-        self._post.mailed(sent.row)
         self._finish(call, self._value(call, _NULL))
+        self._post.mailed(sent.row, sent.taken)
 
     def _told(self, call: Call, rows: Sequence[RunRow]) -> None:
         self._post.told(*rows)

@@ -35,6 +35,7 @@ from ._records import (
     Settlement,
     Started,
     State,
+    Taken,
 )
 from ._specs import AnswerQuestion, SendMessage, StartOptions, WorkflowSpec
 from ._tables import Budget, Door, Work
@@ -208,7 +209,9 @@ class Front:
     async def signal(self, message: SendMessage) -> None:
         """Send a message to a run; `Run.signal` is how people do it."""
         sent = self._message(message, self._clock.now())
-        await self._committed(self.open().journal.signal(message.run_id, sent), lambda sent: self._mailed(sent.row))
+        session = self.open()
+        write = session.journal.signal(message.run_id, sent, at_rest=session.worker.at_rest(message.run_id))
+        await self._committed(write, lambda sent: self._mailed(sent.row, sent.taken))
 
     async def answer(self, answer: AnswerQuestion) -> None:
         """Answer a question of a run; `Run.answer` is how people do it."""
@@ -221,12 +224,13 @@ class Front:
             by=answer.by,
             early=answer.early,
         )
-        write = self.open().journal.answer(answer.run_id, said)
-        await self._committed(write, lambda answered: self._mailed(answered.row))
+        session = self.open()
+        write = session.journal.answer(answer.run_id, said, at_rest=session.worker.at_rest(answer.run_id))
+        await self._committed(write, lambda answered: self._mailed(answered.row, answered.taken))
 
-    def _mailed(self, row: RunRow) -> None:
+    def _mailed(self, row: RunRow, taken: Taken | None = None) -> None:
         if self._drives and self.session is not None:
-            self.session.worker.mailed(row)
+            self.session.worker.mailed(row, taken)
         self.changed(row.id)
 
     async def cancel(self, run_id: str, reason: str, by: str) -> None:

@@ -117,7 +117,7 @@ class Ledger:
         """Take the run again. A refusal says that somebody else has it by now, which is no fault."""
         write = self._last = self._journal.reclaim(self.hold, at)
         write.add_done_callback(self._tell_if_last)
-        self.hold = Hold(self.hold.run, self.hold.epoch + 1)
+        self.hold = self.hold.next
         return write
 
     def end(self, end: End) -> asyncio.Future[Ended | None]:

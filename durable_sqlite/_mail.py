@@ -58,6 +58,14 @@ class Mailbox:
         for row in mail.ended:
             self._ended[row.id] = row
 
+    def put(self, what: Message | Question) -> None:
+        """Put in what has come just now, unless a look has found it already: it is the last that has come."""
+        if isinstance(what, Question):
+            self._answers[what.key] = what
+        elif what.no > self.latest:
+            self.latest = what.no
+            self._messages.setdefault(what.name, deque()).append(what)
+
     def wait(self, call: Call) -> None:
         """List an open call."""
         if call.kind is Kind.SIGNAL:

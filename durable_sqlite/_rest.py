@@ -19,7 +19,7 @@ from ._desk import Desk
 from ._giver import Giver
 from ._ledger import Ledger
 from ._mail import Mailbox
-from ._records import Memory, News, Rest, Suspension, Wait
+from ._records import Memory, News, Rest, Suspension, Taken, Wait
 from ._surroundings import Surroundings
 from .errors import LeaseLost
 
@@ -258,6 +258,14 @@ class Rester:
         self.returning = True
         self._ledger.reclaim(self._around.clock.now()).add_done_callback(self._returned)
         self._driver.woke()
+
+    def taken(self, taken: Taken) -> None:
+        """Go on at once: what has come has taken the run with it."""
+        self.at_rest = self.paused = False
+        self._ledger.hold = taken.hold
+        self._mailbox.put(taken.what)
+        self._driver.woke()
+        self._went_on(taken.news)
 
     def _returned(self, write: asyncio.Future[News]) -> None:
         self.returning = False

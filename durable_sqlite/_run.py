@@ -33,7 +33,7 @@ from ._launcher import Launcher
 from ._ledger import Ledger
 from ._leftovers import Leftovers
 from ._mail import Mailbox
-from ._records import Claimed, End, Ended, Entry, Hold, Kind, Memory, Reason, Report, Request, RunRow, State
+from ._records import Claimed, End, Ended, Entry, Hold, Kind, Memory, Reason, Report, Request, RunRow, State, Taken
 from ._replay import Divergence, Replay
 from ._rest import Rester
 from ._specs import WorkflowSpec
@@ -274,6 +274,16 @@ class Pass:
         self._clerk.look()
         if woken and self.at_rest and not self._rester.paused:
             self._rester.go_on()
+
+    def taken(self, taken: Taken) -> bool:
+        """Go on with what has taken the run, if this is the body for which it did; False if that rests no more.
+
+        Call it as `wake`.
+        """
+        rests = self.hold.next == taken.hold  # else it has wanted to take the run itself in the meantime
+        if rests:
+            self._rester.taken(taken)
+        return rests
 
     # Driving ---------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._claims import Claims
-from ._records import Claimed, End, Ended, Hold, Memory, News, RunRow, Started, State
+from ._records import Claimed, End, Ended, Hold, Memory, News, RunRow, Started, State, Taken
 from ._residents import Residents
 from ._run import Pass
 from ._specs import WorkflowSpec
@@ -156,11 +156,30 @@ class Worker:
         self._tell_of_end(row.id)
         self.look()  # whoever waited for it is pending now
 
-    def mailed(self, row: RunRow) -> None:
-        """A message or an answer has come for this run."""
+    def at_rest(self, run_id: str) -> Hold | None:
+        """The hold of this run's body that rests here: who sends something to it may take the run at once with that.
+
+        `mailed` is to be told what came of it. None where there is no such body, or nothing is to be taken up here.
+        """
+        run = self._residents.by_id.get(run_id)
+        if run is None or not run.at_rest or self.closed or self.away or self.standing_down:
+            return None
+        return run.hold
+
+    def mailed(self, row: RunRow, taken: Taken | None = None) -> None:
+        """A message or an answer has come for this run, which was taken with it if its body rested here.
+
+        Call it from a callback of the loop, never inside a task: where the run was taken, its body goes on in here.
+        """
+        run = self._residents.by_id.get(row.id)
+        if taken is not None:
+            if run is None or not run.taken(taken):
+                # Its body has left memory meanwhile, or is about to learn that it cannot go on as it wanted to.
+                self._give_back(taken.hold, row).add_done_callback(lambda _: self.look())
+                self.look()  # at once as well: until then it is not quiet here
+            return
         if self._claims.under_way is not None:
             self._unheard.setdefault(row.id, None)
-        run = self._residents.by_id.get(row.id)
         if run is not None:
             self._around.loop.call_soon(self._deliver, run, row.state is State.PENDING)
         elif row.state is State.PENDING:
@@ -363,12 +382,13 @@ class Worker:
             self._keep_leaving(cut.pop().leave(interrupted=True))
         return set(self._leaving)
 
-    def _give_back(self, hold: Hold, row: RunRow) -> None:
-        """Give back a run whose body was not loaded."""
+    def _give_back(self, hold: Hold, row: RunRow) -> asyncio.Future[None]:
+        """Give back a run whose body is not in memory."""
         journal, now = self._around.journal, self._around.clock.now()
         write = journal.leave(hold, now, interrupted=row.interrupted)
         write.add_done_callback(_whatever_came_of_it)
         self._keep_leaving(write)
+        return write
 
     def _keep_leaving(self, write: asyncio.Future[None]) -> None:
         self._leaving.add(write)

@@ -137,7 +137,12 @@ class Journal(Protocol):
         """
         ...
 
-    def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Sent]:
+    # With `at_rest`, the hold of the run's body that rests in this worker's memory, the verb takes a run that it wakes, as
+    # `reclaim` does, and the answer says so: it is this worker's to drive then. Where that cannot be, the run is pending.
+
+    def signal(
+        self, run_id: str, message: NewMessage, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Sent]:
         """Store a message to a run; a suspended run that waits for one of its name is pending then.
 
         A message whose `dedupe` value the run has had already changes nothing, also where the run has ended.
@@ -148,7 +153,9 @@ class Journal(Protocol):
         """
         ...
 
-    def answer(self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None) -> asyncio.Future[Answered]:
+    def answer(
+        self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Answered]:
         """Answer a question; a suspended run that asks it is pending then. Of two answers one wins.
 
         An answer whose `dedupe` value answered a question of the run already changes nothing.

@@ -15,6 +15,7 @@ from .mail import (
     Question,
     QuestionQuery,
     Sent,
+    Taken,
 )
 from .memory import Memory
 from .runs import (
@@ -87,6 +88,7 @@ __all__ = [
     "State",
     "StateName",
     "Suspension",
+    "Taken",
     "Wait",
     "WorkerRow",
     "abandoner",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .runs import RunRow
+from .runs import Hold, News, RunRow
 
 __all__ = [
     "Answered",
@@ -18,6 +18,7 @@ __all__ = [
     "Question",
     "QuestionQuery",
     "Sent",
+    "Taken",
 ]
 
 
@@ -48,17 +49,6 @@ class Message:
     """The key of the entry that took it."""
     error: bytes | None = None
     """The encoded error, as stored, of a message that was set aside because it does not fit its type."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of a message."""
-
-    row: RunRow
-    """The run, after it."""
-    message: Message
-    new: bool
-    """False where a message with the same `dedupe` was there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +108,29 @@ class NewAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A run that this worker drives from now on, since something has come for which its body rested here in memory."""
+
+    hold: Hold
+    what: Message | Question
+    """All that has come since the body came to rest."""
+    news: News
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of a message."""
+
+    row: RunRow
+    """The run, after it."""
+    message: Message
+    new: bool
+    """False where a message with the same `dedupe` was there already."""
+    taken: Taken | None = None
+    """Set where the run was taken with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """What became of an answer."""
 
@@ -125,6 +138,8 @@ class Answered:
     """The run, after it."""
     key: str | None
     """The question that was answered; None where the answer waits for the question."""
+    taken: Taken | None = None
+    """Set where the run was taken with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,11 @@ class Hold:
     run: int
     epoch: int
 
+    @property
+    def next(self) -> Hold:
+        """The hold of whoever takes the run after this one."""
+        return Hold(self.run, self.epoch + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from .._clock import to_datetime
 from .._records import (
@@ -13,15 +15,18 @@ from .._records import (
     NewAnswer,
     NewMessage,
     NewRun,
+    News,
     Question,
     Request,
     RunRow,
     Sent,
     Started,
     State,
+    Taken,
 )
 from ..errors import LeaseLost, RunConflict, RunExists, SignalRejected, SignalSuperseded, UnknownRun
 from .desk import Desk, unknown
+from .driving import reclaim
 from .rows import Row, message_of, question_of, request_of
 
 __all__ = ["answer", "signal", "start"]
@@ -149,16 +154,16 @@ def _heritage(desk: Desk, new: NewRun) -> tuple[int | None, Request | None, Requ
 
 
 def signal(
-    desk: Desk, run_id: str, message: NewMessage, *, caller: Hold | None = None
+    desk: Desk, run_id: str, message: NewMessage, *, caller: Hold | None = None, at_rest: Hold | None = None
 ) -> Sent | LeaseLost | UnknownRun | SignalRejected:
-    """Store a message, and wake a run that waits for it."""
+    """Store a message, and wake a run that waits for it, or take it where its body rests here."""
     if caller is not None and not desk.holds(caller):
         return desk.lost(caller)
     row = desk.by_id(run_id)
-    return unknown(run_id) if row is None else _send(desk, row, message)
+    return unknown(run_id) if row is None else _send(desk, row, message, at_rest)
 
 
-def _send(desk: Desk, row: RunRow, message: NewMessage) -> Sent | SignalRejected:
+def _send(desk: Desk, row: RunRow, message: NewMessage, at_rest: Hold | None = None) -> Sent | SignalRejected:
     if message.dedupe is not None:
         found = desk.first("message_of", {"run": row.no, "dedupe": message.dedupe})
         if found is not None:
@@ -168,11 +173,26 @@ def _send(desk: Desk, row: RunRow, message: NewMessage) -> Sent | SignalRejected
             row.id, f"run {row.id} is {row.state}: it takes no message any more, and {message.name} was not stored"
         )
     stored = _store(desk, row.no, message)
-    if row.state is State.SUSPENDED and desk.touch(
-        "wake_taker", {"run": row.no, "name": message.name, "at": message.at}
-    ):
-        row = desk.run(row.no)
-    return Sent(row, stored, new=True)
+    awaited = {"run": row.no, "name": message.name, "at": message.at}
+    row, taken = _wake(desk, row, "waits_for_message", awaited, what=stored, at_rest=at_rest)
+    return Sent(row, stored, new=True, taken=taken)
+
+
+def _wake(
+    desk: Desk, row: RunRow, waits: str, values: Mapping[str, Any], *, what: Message | Question, at_rest: Hold | None
+) -> tuple[RunRow, Taken | None]:
+    """Wake a suspended run that waits for what has come, or take it where its body rests here; the run then, and how.
+
+    Until now it was suspended: had anything else come that it waits for, it would be pending.
+    """
+    if row.state is not State.SUSPENDED or not desk.all(waits, values):
+        return row, None
+    if at_rest is not None and not desk.fenced:
+        news = reclaim(desk, at_rest, values["at"])
+        if isinstance(news, News):
+            return desk.run(row.no), Taken(at_rest.next, what, news)
+    desk.touch("wake", {"run": row.no, "at": values["at"]})
+    return desk.run(row.no), None
 
 
 def _store(desk: Desk, run: int, message: NewMessage) -> Message:
@@ -191,9 +211,9 @@ def _store(desk: Desk, run: int, message: NewMessage) -> Message:
 
 
 def answer(
-    desk: Desk, run_id: str, new: NewAnswer, *, caller: Hold | None = None
+    desk: Desk, run_id: str, new: NewAnswer, *, caller: Hold | None = None, at_rest: Hold | None = None
 ) -> Answered | LeaseLost | UnknownRun | SignalRejected:
-    """Answer a question, and wake a run that asks it."""
+    """Answer a question, and wake a run that asks it, or take it where its body rests here."""
     if caller is not None and not desk.holds(caller):
         return desk.lost(caller)
     row = desk.by_id(run_id)
@@ -218,9 +238,10 @@ def answer(
         desk.change("keep_early", values)
         return Answered(row, None)
     desk.change("answer", values | {"key": question.key})
-    if row.state is State.SUSPENDED and desk.touch("wake_asker", {"run": row.no, "key": question.key, "at": new.at}):
-        row = desk.run(row.no)
-    return Answered(row, question.key)
+    answered = replace(question, answer=new.payload, answered_at=new.at, answered_by=new.by)
+    awaited = {"run": row.no, "key": question.key, "at": new.at}
+    row, taken = _wake(desk, row, "waits_for_answer", awaited, what=answered, at_rest=at_rest)
+    return Answered(row, question.key, taken)
 
 
 def _choose(desk: Desk, row: RunRow, new: NewAnswer) -> Question | SignalRejected | None:

@@ -69,27 +69,37 @@ class SqliteJournal(Care):
         caller: Hold | None = None,
     ) -> asyncio.Future[Started]:
         """Store a run, and a message to it if there is one."""
-
-        def late(started: Started) -> None:
-            """The caller does not know of it, so nobody here would drive it."""
-            if started.hold is not None:
-                self.give_back(started.hold, new.at).add_done_callback(lambda back: back.exception())
-
         return self._submit(
             lambda desk: clients.start(desk, new, if_exists, drive=drive, message=message, caller=caller),
             drives=caller is not None,
-            late=late,
+            late=lambda started: started.hold and self._not_driven(started.hold, new.at),
         )
 
-    def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Sent]:
+    def signal(
+        self, run_id: str, message: NewMessage, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Sent]:
         """Store a message to a run, and wake it where it waits for one."""
         return self._submit(
-            lambda desk: clients.signal(desk, run_id, message, caller=caller), drives=caller is not None
+            lambda desk: clients.signal(desk, run_id, message, caller=caller, at_rest=at_rest),
+            drives=caller is not None,
+            late=lambda sent: sent.taken and self._not_driven(sent.taken.hold, message.at),
         )
 
-    def answer(self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None) -> asyncio.Future[Answered]:
+    def answer(
+        self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Answered]:
         """Answer a question, and wake the run where it waits for that."""
-        return self._submit(lambda desk: clients.answer(desk, run_id, answer, caller=caller), drives=caller is not None)
+        return self._submit(
+            lambda desk: clients.answer(desk, run_id, answer, caller=caller, at_rest=at_rest),
+            drives=caller is not None,
+            late=lambda answered: answered.taken and self._not_driven(answered.taken.hold, answer.at),
+        )
+
+    def _not_driven(self, hold: Hold, at: int) -> asyncio.Future[None]:
+        """Give back a run whose caller was given up: it does not know of the hold, so nobody here would drive it."""
+        back = self.give_back(hold, at)
+        back.add_done_callback(lambda back: back.exception())
+        return back
 
     def cancel(self, run_id: str, request: Request, *, caller: Hold | None = None) -> asyncio.Future[Sequence[RunRow]]:
         """Ask a run and its descendants to end."""

@@ -361,13 +361,16 @@ INSERT INTO durable_signals (run, no, name, sent_at, dedupe, payload)
 SELECT :run, coalesce(max(no), 0) + 1, :name, :at, :dedupe, :payload FROM durable_signals WHERE run = :run
 RETURNING no;
 
--- Only a suspended run waits: one that is paused looks at its mail when it goes on. A message that comes after the deadline
--- of a wait is not for that wait, whatever clock the sender has.
--- name: wake_taker
-UPDATE durable_runs AS runs SET state = 'pending', due_at = NULL, updated_at = :at, changed = :tick
-WHERE no = :run AND state = 'suspended' AND EXISTS (
-    SELECT 1 FROM durable_waits AS waits INDEXED BY durable_waits_for_mail
-    WHERE waits.run = runs.no AND kind = 'signal' AND name = :name AND (deadline_at IS NULL OR deadline_at >= :at));
+-- Whether a run waits for a message. One that comes after the deadline of a wait is not for that wait, whatever clock the
+-- sender has.
+-- name: waits_for_message
+SELECT 1 FROM durable_waits INDEXED BY durable_waits_for_mail
+WHERE run = :run AND kind = 'signal' AND name = :name AND (deadline_at IS NULL OR deadline_at >= :at) LIMIT 1;
+
+-- What it waits for has come. Only a suspended run waits: one that is paused looks at its mail when it goes on.
+-- name: wake
+UPDATE durable_runs SET state = 'pending', due_at = NULL, updated_at = :at, changed = :tick
+WHERE no = :run AND state = 'suspended';
 
 -- Taken once: the row says so itself.
 -- name: take_message
@@ -406,10 +409,8 @@ SELECT NULL FROM durable_early WHERE run = :run AND dedupe = :dedupe;
 UPDATE durable_questions SET answer = :payload, answered_at = :at, answered_by = :by, dedupe = :dedupe
 WHERE run = :run AND key = :key;
 
--- name: wake_asker
-UPDATE durable_runs AS runs SET state = 'pending', due_at = NULL, updated_at = :at, changed = :tick
-WHERE no = :run AND state = 'suspended' AND EXISTS (
-    SELECT 1 FROM durable_waits AS waits WHERE waits.run = runs.no AND key = :key AND kind = 'question');
+-- name: waits_for_answer
+SELECT 1 FROM durable_waits WHERE run = :run AND key = :key AND kind = 'question';
 
 -- name: keep_early
 INSERT INTO durable_early (run, no, name, sent_at, sent_by, dedupe, payload)

@@ -19,7 +19,7 @@ from durable_sqlite import (
     step,
     workflow,
 )
-from durable_sqlite._records import RunRow
+from durable_sqlite._records import RunRow, Taken
 from tests.support.clock import ManualClock
 from tests.support.gates import Gate, deaf, eventually, session_of
 from tests.support.restarts import cut, die, quiet
@@ -209,10 +209,14 @@ def test_what_comes_for_a_run_that_leaves_memory_in_the_same_moment_is_not_lost(
             worker = session_of(engine).worker
             mailed = worker.mailed
 
-            def mailed_and_unloaded(row: RunRow) -> None:
-                mailed(row)
+            def mailed_and_unloaded(row: RunRow, taken: Taken | None = None) -> None:
+                mailed(row, taken)
                 worker._unload(next(iter(worker._residents.passes.values())))
 
+            def nothing(_run_id: str) -> None:
+                """What is sent does not take the run along, as where something else had come before."""
+
+            monkeypatch.setattr(worker, "at_rest", nothing)
             monkeypatch.setattr(worker, "mailed", mailed_and_unloaded)
             await send(run)
             monkeypatch.undo()
@@ -299,12 +303,11 @@ def test_a_message_that_is_taken_when_the_process_dies_before_the_commit_is_take
         async with Engine(tmp_path / "j.db", clock=clock) as engine:
             run = await catches.options(id="x").start()
             await quiet(engine)
-            looks, takes = Gate(engine, "mail", monkeypatch), Gate(engine, "record", monkeypatch)
+            takes = Gate(engine, "record", monkeypatch, before=True)
             await throw(run)
-            await looks.reached()
-            cut(engine)
-            looks.open()
             await takes.asked()
+            cut(engine)
+            takes.open()
             await die(engine)
         async with Engine(tmp_path / "j.db", clock=clock, workflows=[catches]) as engine:
             assert await catches.run("x").result(timeout=20) == 7
@@ -324,16 +327,15 @@ def test_messages_that_come_while_one_is_being_taken_are_taken_in_order(monkeypa
         async with Engine(":memory:", clock=ManualClock()) as engine:
             run = await flow.start()
             await quiet(engine)
-            looks = Gate(engine, "mail", monkeypatch)
+            looks, rests = Gate(engine, "mail", monkeypatch), Gate(engine, "suspend", monkeypatch, before=True)
             await run.signal(Kite(n=1))
+            await rests.reached()
+            await run.signal(Kite(n=2))
             await looks.reached()
-            await run.signal(Kite(n=2))  # the look that is under way has not seen it
-            takes = Gate(engine, "record", monkeypatch)
+            await run.signal(Kite(n=3))  # the look that is under way has not seen it
             looks.open()
-            await takes.reached()
-            await run.signal(Kite(n=3))
+            rests.open()
             await run.signal(Kite(n=4))
-            takes.open()
             assert await run.result(timeout=20) == [1, 2, 3, 4]
 
     asyncio.run(scenario())

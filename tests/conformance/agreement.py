@@ -45,6 +45,7 @@ from durable_sqlite._records import (
     Started,
     State,
     Suspension,
+    Taken,
     Wait,
 )
 from durable_sqlite._sqlite import SqliteJournal
@@ -164,7 +165,7 @@ def _plain(answer: Any) -> Any:
         return [_plain(each) for each in cast("Sequence[Any]", answer)]
     if isinstance(answer, RunRow):
         return replace(answer, changed=0)
-    if isinstance(answer, Answered | Claimed | Pruned | Resumed | Sent | Started | Suspension | Mail):
+    if isinstance(answer, Answered | Claimed | Pruned | Resumed | Sent | Started | Suspension | Taken | Mail):
         return [_plain(getattr(answer, field.name)) for field in fields(answer)]
     return answer
 
@@ -271,6 +272,11 @@ class _Player:
         row: RunRow | None = self._one(mine) if self._often(0.3) else None
         return None if row is None else Hold(row.no, row.epoch - self._often(0.05))
 
+    def _at_rest(self, run_id: str) -> Hold | None:
+        """The hold of a body that rests in memory: now and then of one that the run was taken from."""
+        row = self._disk.by_id(run_id)
+        return None if row is None or self._often(0.3) else Hold(row.no, row.epoch - self._often(0.1))
+
     # Clients ---------------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
@@ -299,9 +305,11 @@ class _Player:
 
     async def _signal(self) -> None:
         worker, run_id, message = self._worker(), self._run(), self._message()
-        caller = self._caller(worker)
+        caller, at_rest = self._caller(worker), self._at_rest(run_id)
         await self._twins.ask(
-            f"signal {run_id} {message}", worker, lambda journal: journal.signal(run_id, message, caller=caller)
+            f"signal {run_id} {message} {at_rest}",
+            worker,
+            lambda journal: journal.signal(run_id, message, caller=caller, at_rest=at_rest),
         )
 
     async def _answer(self) -> None:
@@ -320,9 +328,11 @@ class _Player:
             early=self._often(0.3),
             dedupe=self._one(_SENDERS),
         )
-        caller = self._caller(worker)
+        caller, at_rest = self._caller(worker), self._at_rest(run_id)
         await self._twins.ask(
-            f"answer {run_id} {answer}", worker, lambda journal: journal.answer(run_id, answer, caller=caller)
+            f"answer {run_id} {answer} {at_rest}",
+            worker,
+            lambda journal: journal.answer(run_id, answer, caller=caller, at_rest=at_rest),
         )
 
     async def _cancel(self) -> None:

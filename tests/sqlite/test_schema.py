@@ -261,7 +261,7 @@ def test_no_statement_reads_a_whole_table(connection: sqlite3.Connection, name: 
         ("answered_before", "durable_questions_once"),
         ("mark_over", "durable_waits_for_runs"),
         ("mark_under_way", "durable_waits_for_runs"),
-        ("wake_taker", "durable_waits_for_mail"),
+        ("waits_for_message", "durable_waits_for_mail"),
         ("message_of", "durable_signals_once"),
         ("in_time", "durable_signals_waiting"),
         ("news_of_signal", "durable_signals_waiting"),

@@ -15,12 +15,24 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite._records import IfExists, QuestionQuery, RunQuery
+from durable_sqlite._records import Hold, IfExists, QuestionQuery, RunQuery
 from durable_sqlite._sqlite import SqliteJournal
 from durable_sqlite._sqlite.link import JobConnection
 from durable_sqlite.errors import EngineClosed, JournalError, StorageStalled
 from tests.sqlite.faults import BUSY, FULL, IOERR, Hours, Impatient, Weather, faulty, opened, storage_error
-from tests.support.journals import asked, begin, entry, new_answer, new_message, new_run, statement
+from tests.support.journals import (
+    asked,
+    awaits_answer,
+    awaits_message,
+    begin,
+    entry,
+    new_answer,
+    new_message,
+    new_question,
+    new_run,
+    rest,
+    statement,
+)
 from tests.support.stage import until
 
 READONLY = storage_error(sqlite3.SQLITE_READONLY, "SQLITE_READONLY")
@@ -260,6 +272,34 @@ def test_a_run_whose_start_was_in_doubt_is_left_to_whoever_looks_next(tmp_path: 
             (claimed,) = await journal.claim(["ship"], 99, 9, suspects=False)
             assert claimed.row.id == "b"
             assert claimed.row.deaths == 0
+
+    asyncio.run(main())
+
+
+TAKING: dict[str, Callable[[SqliteJournal, Hold], Awaitable[Any]]] = {
+    "signal": lambda journal, hold: journal.signal("a", new_message(), at_rest=hold),
+    "answer": lambda journal, hold: journal.answer("a", new_answer(), at_rest=hold),
+}
+
+
+@pytest.mark.parametrize("verb", TAKING)
+def test_a_run_that_was_taken_with_what_was_in_doubt_is_left_to_whoever_looks_next(tmp_path: Path, verb: str) -> None:
+    """Its sender was told that nobody knows, so its body does not go on, though this worker got the run."""
+
+    async def main() -> None:
+        weather = Weather()
+        hours = Hours(heals_at(60, weather))
+        async with opened(tmp_path / "j.db", connection=faulty(weather), **hours.options) as journal:
+            _, hold = await begin(journal)
+            await journal.ask(hold, new_question())
+            await journal.suspend(hold, rest(awaits_message(), awaits_answer()))
+            weather.bad(IOERR, "COMMIT", after=True)
+            weather.bad(IOERR, "PRAGMA synchronous")
+            with pytest.raises(StorageStalled, match=DOUBTFUL):
+                await TAKING[verb](journal, hold)
+            await journal.sound()
+            (claimed,) = await journal.claim(["ship"], 99, 9, suspects=False)
+            assert (claimed.hold.epoch, claimed.row.deaths) == (hold.epoch + 2, 0)
 
     asyncio.run(main())
 

@@ -18,7 +18,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from durable_sqlite import Engine, LeaseLost, current_step
-from durable_sqlite._records import Claimed, Entry, FailedAttempt, Hold, RunRow, Started
+from durable_sqlite._records import Answered, Claimed, Entry, FailedAttempt, Hold, RunRow, Sent, Started
 from durable_sqlite._sqlite import SqliteJournal, driving
 from durable_sqlite._sqlite.desk import Desk
 from durable_sqlite._sqlite.vigil import Vigil
@@ -190,9 +190,11 @@ class TracedJournal(SqliteJournal):
         return self._under(hold, "intend", partial(super().intend, hold, *args, **how))
 
     def signal(self, *args: Any, **how: Any) -> asyncio.Future[Any]:
+        self._noting = _took_along
         return self._by(how.get("caller"), "signal", partial(super().signal, *args, **how))
 
     def answer(self, *args: Any, **how: Any) -> asyncio.Future[Any]:
+        self._noting = _took_along
         return self._by(how.get("caller"), "answer", partial(super().answer, *args, **how))
 
     def _by(self, caller: Hold | None, verb: str, write: Callable[[], asyncio.Future[T]]) -> asyncio.Future[T]:
@@ -212,6 +214,11 @@ class TracedJournal(SqliteJournal):
         asked = write()
         asked.add_done_callback(lambda done: LOG.note("refused", verb) if _was_refused(done) else None)
         return asked
+
+
+def _took_along(desk: Desk, sent: Sent | Answered) -> None:
+    if sent.taken is not None:
+        LOG.note("took", desk.me, sent.taken.hold.run, sent.taken.hold.epoch, sent.row.id)
 
 
 def _went_well(write: asyncio.Future[Any]) -> bool:

@@ -150,9 +150,11 @@ class _WatchedJournal(MemoryJournal):
 
         return super()._submit(judged, drives=drives)
 
-    def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Any]:
+    def signal(
+        self, run_id: str, message: NewMessage, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Any]:
         self._to_judge = _sending(run_id, message)
-        return super().signal(run_id, message, caller=caller)
+        return super().signal(run_id, message, caller=caller, at_rest=at_rest)
 
     def start(
         self,
@@ -167,9 +169,11 @@ class _WatchedJournal(MemoryJournal):
             self._to_judge = _sending(new.id, message)
         return super().start(new, if_exists, drive=drive, message=message, caller=caller)
 
-    def answer(self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None) -> asyncio.Future[Any]:
+    def answer(
+        self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Any]:
         self._to_judge = _answering(run_id, answer)
-        return super().answer(run_id, answer, caller=caller)
+        return super().answer(run_id, answer, caller=caller, at_rest=at_rest)
 
     def cancel(self, run_id: str, request: Request, *, caller: Hold | None = None) -> asyncio.Future[Any]:
         self._to_judge = Asked(run_id, lambda play, _: play.cancel())

@@ -20,8 +20,9 @@ from durable_sqlite._records import (
     Sent,
     Started,
     State,
+    Taken,
 )
-from durable_sqlite.errors import RunConflict, RunExists, SignalRejected, SignalSuperseded, UnknownRun
+from durable_sqlite.errors import LeaseLost, RunConflict, RunExists, SignalRejected, SignalSuperseded, UnknownRun
 from tests.support.disk import ENDED, Disk, is_for
 from tests.support.memory.door import Door
 
@@ -48,18 +49,50 @@ class Clients(Door):
 
         return self._submit_from(caller, act)
 
-    def signal(self, run_id: str, message: NewMessage, *, caller: Hold | None = None) -> asyncio.Future[Sent]:
+    def signal(
+        self, run_id: str, message: NewMessage, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Sent]:
         """Store a message."""
-        return self._submit_from(caller, lambda: signal(self.disk, run_id, message))
 
-    def answer(self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None) -> asyncio.Future[Answered]:
+        def act() -> Sent | Exception:
+            before = self.disk.by_id(run_id)
+            sent = signal(self.disk, run_id, message)
+            if not isinstance(sent, Sent):
+                return sent
+            row, taken = self._taken(before, sent.row, at_rest, sent.message, message.at)
+            return replace(sent, row=row, taken=taken)
+
+        return self._submit_from(caller, act)
+
+    def answer(
+        self, run_id: str, answer: NewAnswer, *, caller: Hold | None = None, at_rest: Hold | None = None
+    ) -> asyncio.Future[Answered]:
         """Answer a question, or keep the answer for it."""
 
         def act() -> Answered | Exception:
-            row = self.disk.by_id(run_id)
-            return UnknownRun(run_id, f"no run {run_id}") if row is None else _answer(self.disk, row, answer)
+            before = self.disk.by_id(run_id)
+            if before is None:
+                return UnknownRun(run_id, f"no run {run_id}")
+            answered = _answer(self.disk, before, answer)
+            if isinstance(answered, Exception) or answered.key is None:
+                return answered
+            question = self.disk.asked[before.no][answered.key]
+            row, taken = self._taken(before, answered.row, at_rest, question, answer.at)
+            return replace(answered, row=row, taken=taken)
 
         return self._submit_from(caller, act)
+
+    def _taken(
+        self, before: RunRow | None, row: RunRow, at_rest: Hold | None, what: Message | Question, at: int
+    ) -> tuple[RunRow, Taken | None]:
+        """Take a run that was woken just now, if its body rests with its worker and nobody has driven it since."""
+        woken = before is not None and before.state is State.SUSPENDED and row.state is State.PENDING
+        if not woken or at_rest is None or self._fenced():
+            return row, None
+        news = self._retake(at_rest, at)
+        if isinstance(news, LeaseLost):
+            return row, None
+        return self.disk.runs[row.no], Taken(Hold(row.no, at_rest.epoch + 1), what, news)
 
 
 def start(

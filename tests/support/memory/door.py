@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durable_sqlite._records import Hold, RunRow, WorkerRow
+from durable_sqlite._records import Claimed, Hold, News, RunRow, State, WorkerRow
 from durable_sqlite._sqlite.transactions import Given, given
 from durable_sqlite.errors import EngineClosed, LeaseLost
 from durable_sqlite.journal import Lease
@@ -131,6 +131,30 @@ class Door:
         if caller is None:
             return self._submit(act, drives=False)
         return self._submit_held(caller, lambda _row: act())
+
+    def _take(self, no: int, at: int) -> Claimed:
+        row = self.disk.runs[no]
+        # Its deadline ends a pause: the body is told, and cleans up.
+        over = row.due_at is not None and row.due_at <= at
+        row = self.disk.put(
+            row,
+            state=State.RUNNING,
+            owner=self.me,
+            epoch=row.epoch + 1,
+            due_at=None,
+            pause=None if over else row.pause,
+            updated_at=at,
+        )
+        return Claimed(row, Hold(no, row.epoch))
+
+    def _retake(self, hold: Hold, at: int) -> News | LeaseLost:
+        """Take a run at rest that nobody has driven since."""
+        row = self.disk.runs.get(hold.run)
+        at_rest = {State.SUSPENDED, State.PENDING, State.PAUSED}
+        if row is None or row.epoch != hold.epoch or row.state not in at_rest:
+            return lost(hold)
+        row = self._take(row.no, at).row
+        return News(row.no, self.disk.unheard(row), row.pause)
 
     def _held(self, hold: Hold) -> RunRow | None:
         row = self.disk.runs.get(hold.run)

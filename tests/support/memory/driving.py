@@ -29,10 +29,9 @@ from durable_sqlite._records import (
     Wait,
     WorkerRow,
 )
-from durable_sqlite.errors import LeaseLost
 from tests.support.disk import ENDED, Disk, is_for, is_ready
 from tests.support.memory.clients import give
-from tests.support.memory.door import Door, lost
+from tests.support.memory.door import Door
 
 __all__ = ["Driving"]
 
@@ -70,33 +69,10 @@ class Driving(Door):
 
         return self._submit(act)
 
-    def _take(self, no: int, at: int) -> Claimed:
-        row = self.disk.runs[no]
-        # Its deadline ends a pause: the body is told, and cleans up.
-        over = row.due_at is not None and row.due_at <= at
-        row = self.disk.put(
-            row,
-            state=State.RUNNING,
-            owner=self.me,
-            epoch=row.epoch + 1,
-            due_at=None,
-            pause=None if over else row.pause,
-            updated_at=at,
-        )
-        return Claimed(row, Hold(no, row.epoch))
-
     def reclaim(self, hold: Hold, at: int) -> asyncio.Future[News]:
         """Take a run again that nobody has driven since."""
 
-        def act() -> News | LeaseLost:
-            row = self.disk.runs.get(hold.run)
-            at_rest = {State.SUSPENDED, State.PENDING, State.PAUSED}
-            if row is None or row.epoch != hold.epoch or row.state not in at_rest:
-                return lost(hold)
-            row = self._take(row.no, at).row
-            return News(row.no, self.disk.unheard(row), row.pause)
-
-        return self._submit(act)
+        return self._submit(lambda: self._retake(hold, at))
 
     def suspend(self, hold: Hold, rest: Rest) -> asyncio.Future[Suspension]:
         """Give the run back until a wait is over."""
