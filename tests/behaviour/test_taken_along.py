@@ -20,11 +20,11 @@ from tests.support.stage import Stage, ended, until
 Send = Callable[[Run[Any]], Coroutine[Any, Any, None]]
 
 
-class Parcel(Signal):
+class Parcel(Signal, name="taken-parcel"):
     n: int = 0
 
 
-class Receipt(Suspend[int]):
+class Receipt(Suspend[int], name="taken-receipt"):
     pass
 
 
