@@ -63,6 +63,10 @@ class Witness:
 
     # What happens ----------------------------------------------------------------------------------------------------
 
+    def note(self, event: Callable[[], object]) -> None:
+        """Something that the model hears in its place among all that happens."""
+        self._log.append(event)
+
     def began(self, info: StepInfo) -> None:
         """An attempt's body begins."""
         where = (info.run_id, info.key)

@@ -72,7 +72,7 @@ class World:
     # Clients ---------------------------------------------------------------------------------------------------------
 
     def ask(self, what: Callable[[Engine], Awaitable[object]], accepted: Callable[[], None] | None = None) -> None:
-        """Let a client ask something, and do not wait for what comes of it; `accepted` is called when it is."""
+        """Let a client ask something, and do not wait for what comes of it; the model hears `accepted` when it is."""
         engine = self._process.engine
 
         async def client() -> None:
@@ -80,7 +80,7 @@ class World:
             try:
                 await what(engine)
                 if accepted is not None:
-                    accepted()
+                    self._witness.note(accepted)
             except DurableError as error:
                 got = type(error).__name__
             self._witness.answered(asyncio.current_task(), got)
