@@ -101,9 +101,10 @@ class Play:
         if self._seen_late_at != now:
             self._seen_late_at, self._seen_late = now, {}
         # A step may wait for a commit before it begins: an at-most-once step for its own, all others for the transaction
-        # that was asked for together with them. The body has not seen yet what else is in that one.
-        exact = fact.kind == "transaction"
-        self._seen_late |= {key: call for key, call in self.body.open.items() if exact or call.node.kind == "once"}
+        # that was asked for together with them, or for the word that nothing came in time. The body has not seen yet what
+        # is in that one.
+        late = fact.kind == "transaction" or fact.outcome == "timeout"
+        self._seen_late |= {key: call for key, call in self.body.open.items() if late or call.node.kind == "once"}
         must(not self.end and self.body.clock <= fact.at <= now, "an entry is out of order", self.id, fact, now)
         if fact.kind == "cancel":
             legal = self._is_over(fact.at) if fact.name == "deadline" else self.cancelled
