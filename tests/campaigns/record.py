@@ -22,6 +22,8 @@ __all__ = ["RESULTS", "environment", "recorded", "save"]
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
+_CHANGES = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){RESULTS.relative_to(ROOT)}")
+"""What is not committed, but for what campaigns have come to: one after the other may be recorded."""
 _SAID = 30  # lines of what a campaign said that are kept
 
 
@@ -79,7 +81,7 @@ def environment() -> dict[str, str]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _git("rev-parse", "--short=12", "HEAD"),
-        "changed": "yes" if _git("status", "--porcelain", "--untracked-files=no") else "no",
+        "changed": "yes" if _git(*_CHANGES) else "no",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "sqlite source": source,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -100,3 +101,20 @@ def test_the_page_in_the_docs_is_what_was_recorded() -> None:
 def test_a_campaign_that_is_not_there_is_refused() -> None:
     with pytest.raises(SystemExit):
         main(["nothing"])
+
+
+def test_what_other_campaigns_have_come_to_is_no_change_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / record.RESULTS.relative_to(record.ROOT)
+    results.mkdir(parents=True)
+    (tmp_path / "code.py").write_text("1")
+    (results / "one.json").write_text("1")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    (results / "one.json").write_text("2")
+    assert record.environment()["changed"] == "no"
+    (tmp_path / "code.py").write_text("2")
+    assert record.environment()["changed"] == "yes"
