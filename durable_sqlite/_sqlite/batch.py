@@ -119,6 +119,8 @@ class Batch:
         """How many of those are applied by themselves."""
         self.doubt: list[tuple[Operation, Any]] | None = None
         """What a COMMIT that failed may have stored."""
+        self._refusal: sqlite3.Error | None = None
+        """Why that COMMIT failed, where trying it again would not help."""
         self.struck = False
         """Whether something was refused, because this worker was struck off."""
         self.closely = False
@@ -250,14 +252,19 @@ class Batch:
         fault = fault_of(error)
         if fault is not Fault.REFUSED:
             return Obstacle(fault, error)
-        if len(group) > 1:
-            # One of them is the culprit. Apart, each gets its own answer.
-            self.singly = len(group)
-        elif group[0].blame is not None and committing and isinstance(error, sqlite3.Error):
+        if len(group) == 1 and group[0].blame is not None and committing and isinstance(error, sqlite3.Error):
             self._finish_one(0, group[0].blame(error))
         else:
-            self._finish_one(0, translate(error, path=self._path))
+            self._refuse(len(group), error)
         return None
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        """So many operations cannot be committed together, and never will be."""
+        if number > 1:
+            # One of them is the culprit. Apart, each gets its own answer.
+            self.singly = number
+        else:
+            self._finish_one(0, translate(error, path=self._path))
 
     def _not_committed(
         self, connection: sqlite3.Connection, group: list[Operation], answers: list[Any], error: sqlite3.Error
@@ -266,6 +273,7 @@ class Batch:
             # Not doubtful: a constraint that was deferred until now, and somebody here broke it.
             return self._failed(connection, group, error, committing=True)
         self.doubt = list(zip(group, answers, strict=True))
+        self._refusal = error if fault_of(error) is Fault.REFUSED else None
         return Obstacle(Fault.DOUBT, error)
 
     def settle(self, connection: sqlite3.Connection) -> None:
@@ -273,6 +281,7 @@ class Batch:
         self._configure(connection)
         ((batch, fenced),) = connection.execute(self._sql["batch"], {"me": self.me}).fetchall() or ((0, 1),)
         doubt, self.doubt = self.doubt, None
+        refusal, self._refusal = self._refusal, None
         if doubt is not None and batch > self.commits:
             self.commits = batch
             self._finish(doubt)
@@ -281,6 +290,10 @@ class Batch:
             # finds them done: they attach, or change nothing. Of a body's rows nobody knows that.
             for index in reversed([index for index, (each, _) in enumerate(doubt) if each.once]):
                 self._finish_one(index, self._unknown())
+        elif doubt and refusal is not None:
+            tried = {id(operation) for operation, _ in doubt}
+            if left := sum(id(operation) in tried for operation in self.operations):
+                self._refuse(left, refusal)
         # It did not land, and its caller was told that nobody knows: so it stays, or somebody who looks would be deceived.
         for index in reversed([index for index, each in enumerate(self.operations) if each.given_up]):
             self._finish_one(index, NEVER)

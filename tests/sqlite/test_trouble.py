@@ -25,10 +25,12 @@ from durable_sqlite._sqlite.faults import Fault
 from durable_sqlite._sqlite.link import JobConnection
 from durable_sqlite._sqlite.patience import Patience, Pauses
 from durable_sqlite._sqlite.writer import Writer
-from durable_sqlite.errors import EngineClosed, JournalError, JournalGone, LeaseLost, NotAJournal
+from durable_sqlite.errors import EngineClosed, JournalDamaged, JournalError, JournalGone, LeaseLost, NotAJournal
 from tests.sqlite.faults import BUSY, FULL, IOERR, Naps, Script, faulty, opened, storage_error
 from tests.support.journals import begin, entry, new_run
 from tests.support.stage import until
+
+CORRUPT = storage_error(sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT")
 
 
 class Clinging(JobConnection):
@@ -295,6 +297,55 @@ def test_a_rollback_that_fails_leads_to_a_fresh_connection(tmp_path: Path) -> No
             script.before["rollback()"] = [IOERR]
             await journal.record(hold, entry())
             assert len(await journal.entries(started.row.no)) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_commit_that_can_never_succeed_is_refused_to_its_caller_and_not_tried_for_ever(
+    tmp_path: Path, landed: bool
+) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            started, hold = await begin(journal)
+            (script.after if landed else script.before)["COMMIT"] = [CORRUPT]
+            if landed:
+                await journal.record(hold, entry())
+            else:
+                with pytest.raises(JournalDamaged, match="damaged"):
+                    await journal.record(hold, entry())
+            assert len(await journal.entries(started.row.no)) == landed
+
+    asyncio.run(main())
+
+
+def test_of_writes_whose_commit_can_never_succeed_each_is_tried_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            script.before["COMMIT"] = [CORRUPT, CORRUPT]
+            starts = [journal.start(new_run(name), IfExists.ATTACH, drive=False) for name in "abc"]
+            came = await asyncio.gather(*starts, return_exceptions=True)
+            assert [isinstance(one, JournalDamaged) for one in came] == [True, False, False]
+            assert await journal.run("a") is None
+            assert all([await journal.run(name) for name in "bc"])
+
+    asyncio.run(main())
+
+
+def test_nobody_is_told_of_a_commit_that_can_never_succeed_who_waits_no_longer(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        naps = Naps(lambda _count: writer_of(journal).batch.keep(lambda _operation: False))
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=naps) as journal:
+            script.before["COMMIT"] = [CORRUPT]
+            start = journal.start(new_run("a"), IfExists.ATTACH, drive=False)
+            await until(lambda: bool(naps.taken))
+            await journal.start(new_run("b"), IfExists.ATTACH, drive=False)
+            assert await journal.run("a") is None
+            assert not start.done()
+            start.cancel()
 
     asyncio.run(main())
 
