@@ -81,7 +81,7 @@ async def bounded(waiting: Awaitable[bool]) -> bool:
         return await waiting
 
 
-@pytest.mark.contradicts("crash", reason="the engine that starts its run is the one that drives it")
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_step_in_flight_ends_and_is_recorded_and_the_next_begins_elsewhere(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db") as first, Engine(tmp_path / "j.db") as second:
