@@ -285,14 +285,15 @@ class Batch:
         if doubt is not None and batch > self.commits:
             self.commits = batch
             self._finish(doubt)
-        elif doubt and fenced:
-            # A worker that is fenced leaves no trace of its commits. Its clients' writes are then applied again, which
-            # finds them done: they attach, or change nothing. Of a body's rows nobody knows that.
-            for index in reversed([index for index, (each, _) in enumerate(doubt) if each.once]):
-                self._finish_one(index, self._unknown())
-        elif doubt and refusal is not None:
+        elif doubt:
+            if fenced:
+                # A worker that is fenced leaves no trace of its commits. Its clients' writes are then applied again, which
+                # finds them done: they attach, or change nothing. Of a body's rows nobody knows that.
+                for index in reversed([index for index, (each, _) in enumerate(doubt) if each.once]):
+                    self._finish_one(index, self._unknown())
             tried = {id(operation) for operation, _ in doubt}
-            if left := sum(id(operation) in tried for operation in self.operations):
+            left = sum(id(operation) in tried for operation in self.operations)
+            if left and refusal is not None:
                 self._refuse(left, refusal)
         # It did not land, and its caller was told that nobody knows: so it stays, or somebody who looks would be deceived.
         for index in reversed([index for index, each in enumerate(self.operations) if each.given_up]):

@@ -71,6 +71,17 @@ async def at_rest(engine: Engine, *args: Any) -> Run[int | None]:
     return run
 
 
+async def half_sent(
+    engine: Engine, verb: str, monkeypatch: pytest.MonkeyPatch, *, before: bool = False
+) -> tuple[Run[int | None], Gate, asyncio.Task[None]]:
+    """A run at rest to which something is being sent, held up before the commit or before it is heard of."""
+    run = await at_rest(engine)
+    gate = Gate(engine, verb, monkeypatch, before=before)
+    sending = asyncio.create_task(SENDS[verb](run))
+    await gate.reached()
+    return run, gate, sending
+
+
 # One commit ----------------------------------------------------------------------------------------------------------
 
 
@@ -165,10 +176,7 @@ def test_a_body_that_leaves_memory_meanwhile_is_loaded_again(
 ) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch, before=before)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            run, gate, sending = await half_sent(engine, verb, monkeypatch, before=before)
             session_of(engine).worker._unload(body_in(engine))  # as it does to make room
             gate.open()
             await sending
@@ -216,10 +224,7 @@ def test_a_body_that_left_memory_to_make_room_comes_back_when_there_is_some(
 
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock(), max_resident=1) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            run, gate, sending = await half_sent(engine, verb, monkeypatch)
             other = await busy.start()  # the only place is its own now
             await stage.seen("work")
             gate.open()
@@ -239,10 +244,7 @@ def test_a_run_whose_lease_is_over_meanwhile_is_given_back_and_driven_again(
 ) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch, before=before)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            run, gate, sending = await half_sent(engine, verb, monkeypatch, before=before)
             session = session_of(engine)
             session.lapsed("a test says so")
             await until(lambda: session._rejoining is None)
@@ -261,10 +263,7 @@ def test_what_is_heard_of_while_the_lease_is_over_holds_nothing(
 ) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch, before=before)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            run, gate, sending = await half_sent(engine, verb, monkeypatch, before=before)
             worker = session_of(engine).worker
             await worker.step_back()
             gate.open()
@@ -286,10 +285,7 @@ def test_a_run_whose_engine_stands_down_meanwhile_is_left_to_others(
 ) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch, before=before)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            _, gate, sending = await half_sent(engine, verb, monkeypatch, before=before)
             assert await engine.drain()
             gate.open()
             await sending
@@ -309,10 +305,7 @@ def test_a_run_whose_engine_closes_before_it_hears_is_given_back(
 ) -> None:
     async def scenario() -> None:
         async with Engine(tmp_path / "j.db", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            _, gate, sending = await half_sent(engine, verb, monkeypatch)
         gate.open()
         await sending
         async with Engine(tmp_path / "j.db", clock=ManualClock(), drive=False) as client:
@@ -332,10 +325,7 @@ def test_a_run_whose_sender_is_cancelled_meanwhile_goes_on(
 ) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch, before=before)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            run, gate, sending = await half_sent(engine, verb, monkeypatch, before=before)
             sending.cancel()
             await asyncio.wait([sending])
             assert sending.cancelled()
@@ -376,10 +366,7 @@ def test_a_run_that_is_cancelled_before_its_body_hears_ends_cancelled(
 ) -> None:
     async def scenario() -> None:
         async with Engine(":memory:", clock=ManualClock()) as engine:
-            run = await at_rest(engine)
-            gate = Gate(engine, verb, monkeypatch)
-            sending = asyncio.create_task(SENDS[verb](run))
-            await gate.reached()
+            run, gate, sending = await half_sent(engine, verb, monkeypatch)
             await run.cancel(reason="enough")
             gate.open()
             await sending

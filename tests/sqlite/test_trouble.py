@@ -334,6 +334,21 @@ def test_of_writes_whose_commit_can_never_succeed_each_is_tried_alone(tmp_path: 
     asyncio.run(main())
 
 
+def test_a_commit_of_a_fenced_worker_that_can_never_succeed_is_refused_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        script = Script()
+        async with opened(tmp_path / "j.db", connection=faulty(script), sleep=Naps()) as journal:
+            with closing(sqlite3.connect(tmp_path / "j.db", isolation_level=None)) as other:
+                other.execute("DELETE FROM durable_workers")
+            script.before["COMMIT"] = [CORRUPT, CORRUPT, CORRUPT]
+            with pytest.raises(JournalDamaged, match="damaged"):
+                await journal.start(new_run("a"), IfExists.ATTACH, drive=False)
+            script.before["COMMIT"].clear()
+            assert await journal.run("a") is None
+
+    asyncio.run(main())
+
+
 def test_nobody_is_told_of_a_commit_that_can_never_succeed_who_waits_no_longer(tmp_path: Path) -> None:
     async def main() -> None:
         script = Script()

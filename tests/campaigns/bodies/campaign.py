@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from tests.campaigns.fresh import in_fresh_processes
 from tests.campaigns.registry import BrokenRule, Result, sentence
 from tests.campaigns.telling import tell
 
@@ -64,13 +64,11 @@ def play_all(seeds: Iterable[int], mutant: str | None = None) -> Tally:
 
 
 def play_in_processes(seeds: range, processes: int, mutant: str | None = None) -> Tally:
-    """The same in several processes, a fresh one for each chunk: what a program leaves in memory is not our business."""
+    """The same in several processes, a fresh one for each chunk."""
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     tally = Tally()
-    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        for part in pool.imap(partial(play_all, mutant=mutant), chunks):
-            tally.add(part)
+    for part in in_fresh_processes(partial(play_all, mutant=mutant), chunks, processes):
+        tally.add(part)
     return tally
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import multiprocessing
 import os
 import shutil
 import sys
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from durable_sqlite import Engine
+from tests.campaigns.fresh import in_fresh_processes
 from tests.campaigns.registry import BrokenRule, Result, sentence
 from tests.campaigns.telling import tell
 
@@ -123,13 +123,11 @@ def play_all(seeds: Iterable[int], mutant: str | None = None) -> Tally:
 
 
 def play_in_processes(seeds: range, processes: int, mutant: str | None = None) -> Tally:
-    """The same in several processes, each of them fresh: what a case leaves in memory is not this campaign's business."""
+    """The same in several processes, each of them fresh."""
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     tally = Tally()
-    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=4) as pool:
-        for part in pool.imap(partial(play_all, mutant=mutant), chunks):
-            tally.add(part)
+    for part in in_fresh_processes(partial(play_all, mutant=mutant), chunks, processes, chunks_each=4):
+        tally.add(part)
     return tally
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from typing import cast
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType] - it has no types
 
+from tests.campaigns.fresh import in_fresh_processes
 from tests.campaigns.registry import BrokenRule, Result, sentence
 
 from .machine import WaitingMachine
@@ -120,25 +120,20 @@ def register(campaigns: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_run)
 
 
-def _play_in_processes(options: argparse.Namespace, first: int, chunks: Sequence[int]) -> Iterator[Tally]:
-    """A fresh process for each chunk, the first of which has this seed: what a program leaves in memory is not our business."""
-    # Not an executor: one that renews its processes waits for ever now and then, in Python 3.11.
-    with multiprocessing.get_context("spawn").Pool(options.processes, maxtasksperchild=1) as pool:
-        parts = [
-            pool.apply_async(play, (cases, first + number, options.mutant), {"shrink": options.shrink})
-            for number, cases in enumerate(chunks)
-        ]
-        for part in parts:
-            yield part.get()
+def _play_chunk(chunk: tuple[int, int], *, mutant: str | None, shrink: bool) -> Tally:
+    first, cases = chunk
+    return play(cases, first, mutant, shrink=shrink)
 
 
 def _run(options: argparse.Namespace) -> Result:
     began = time.perf_counter()
     tally, seeds = Tally(), 0
+    play_one = partial(_play_chunk, mutant=options.mutant, shrink=options.shrink)
 
-    def play_on(chunks: Sequence[int]) -> None:
+    def play_on(sizes: Sequence[int]) -> None:
         nonlocal seeds
-        for part in _play_in_processes(options, options.seed + seeds, chunks):
+        chunks = [(options.seed + seeds + number, cases) for number, cases in enumerate(sizes)]
+        for part in in_fresh_processes(play_one, chunks, options.processes):
             tally.add(part)
         seeds += len(chunks)
 
