@@ -1,6 +1,7 @@
 """What holds for all tests: Hypothesis is bounded and repeatable every day, new journals are made in one step, no test leaves
 anything behind, and tests of behaviour may be played in another mode."""
 
+import logging
 import os
 import signal
 import sys
@@ -27,6 +28,9 @@ settings.register_profile(  # long, for campaigns: `--hypothesis-profile=long`
     "long", max_examples=5_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("everyday")
+
+# In debug mode asyncio tells of each turn that took long: that is this machine's business, and no test's finding.
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing %s took"))
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and everything from there on: but Ctrl-C is one of the ways to end.
