@@ -178,7 +178,8 @@ def test_a_timer_that_is_due_in_the_moment_of_the_suspension_fires_and_a_replay_
             clock.advance(100)
             for _ in range(20):
                 await asyncio.sleep(0)
-            assert await run.history() == []
+            if before:  # else whoever looks for what is due may take it before the run hears of its rest
+                assert await run.history() == []
             gate.open()
             await until(lambda: effects)
             await quiet(engine)
