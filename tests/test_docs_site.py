@@ -134,7 +134,7 @@ def test_every_option_of_a_decorator_is_listed(name: str, decorator: Callable[..
     assert listed == {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
-@pytest.mark.campaign  # some forty processes, and what they wait for
+@pytest.mark.thorough  # some forty processes, and what they wait for
 @pytest.mark.parametrize("story", ["start", "tutorial/"])
 def test_whoever_types_what_the_pages_show_sees_what_they_show(story: str, tmp_path: Path) -> None:
     menu = re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)

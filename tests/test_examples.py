@@ -36,7 +36,7 @@ TODAY = "today: Oslo 22°, Accra 23°, Lima 22°, Hanoi 23°"
 
 def rarely(*places: object) -> list[Any]:
     """Places to kill at that are kept for campaigns: an example takes seconds, so that people can follow it."""
-    return [pytest.param(place, marks=pytest.mark.campaign) for place in places]
+    return [pytest.param(place, marks=pytest.mark.thorough) for place in places]
 
 
 def test_the_first_example_killed_in_the_middle_goes_on_with_the_step_it_was_at_and_runs_nothing_after_its_end(
@@ -162,7 +162,7 @@ def test_the_nightly_job_needs_no_process_that_goes_on(tmp_path: Path) -> None:
     assert "call again" in said
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 def test_the_etl_killed_in_the_middle_cleans_no_recorded_line_again_and_loads_each_once(tmp_path: Path) -> None:
     journal = tmp_path / "etl.db"
     killed_at("4000 lines cleaned here", [ETL, journal])
@@ -202,7 +202,7 @@ def told(method: str, url: str, **body: object) -> tuple[int, dict[str, Any]]:
     raise AssertionError("the application did not come up")
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 def test_the_web_application_killed_while_an_order_waits_is_answered_after_its_restart(tmp_path: Path) -> None:
     order: dict[str, object] = {"item": "tea", "cents": 300}
     with served(tmp_path / "web.db") as url:

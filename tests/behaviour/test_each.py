@@ -298,7 +298,7 @@ def test_children_keep_to_the_limit_too_and_the_next_begins_when_one_has_ended()
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("items", "concurrency"), [(300, 20), pytest.param(10_000, 50, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize(("items", "concurrency"), [(300, 20), pytest.param(10_000, 50, marks=pytest.mark.thorough)])
 def test_many_workflows_do_not_load_many_bodies(items: int, concurrency: int) -> None:
     seen: list[int] = []
 

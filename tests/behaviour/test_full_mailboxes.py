@@ -62,7 +62,7 @@ def test_hundreds_of_messages_to_one_run_are_kept_and_taken_once_in_order(tmp_pa
     many_are_kept_and_taken(tmp_path, 500, how, sent)
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize(("how", "sent"), [("one by one", "while it is driven"), ("all at once", "over a crash")])
 def test_a_hundred_thousand_messages_to_one_run_are_kept_and_taken_once_in_order(
     tmp_path: Path, how: str, sent: str

@@ -11,7 +11,7 @@ import pytest
 from tests.cli.stand import Stand
 from tests.cli.support import Said, durable_sqlite
 
-pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+pytestmark = pytest.mark.thorough  # each test starts several processes: too many for every day
 
 CARET = """no JSON: Expecting value (line 1, column 13)
   {"granted": tru}

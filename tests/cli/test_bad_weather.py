@@ -94,7 +94,7 @@ BY_NAME = {
 }
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", WRITES)
 @pytest.mark.parametrize("weather", BY_NAME.values(), ids=list(BY_NAME))
 def test_who_writes_in_bad_weather_is_told_what_it_is(there: Stand, name: str, weather: Weather) -> None:
@@ -110,7 +110,7 @@ def test_who_writes_in_bad_weather_is_told_what_it_is(there: Stand, name: str, w
     assert weather.told in said.err
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [*ACTING, *LOOKING, "doctor", "migrate"])
 def test_every_command_keeps_to_words_where_it_may_not_write_or_read(there: Stand, name: str) -> None:
     path = there.folder / "runs.db"
@@ -124,7 +124,7 @@ def test_every_command_keeps_to_words_where_it_may_not_write_or_read(there: Stan
         there.folder.chmod(0o700)
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 def test_a_person_does_not_wait_for_ever_for_a_lock_that_somebody_else_holds(there: Stand) -> None:
     with closing(sqlite3.connect(there.folder / "runs.db", isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -156,7 +156,7 @@ engine = Engine("runs.db", storage_patience=0.2)
 """
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 def test_a_journal_that_is_taken_away_while_a_run_is_driven_is_told_in_words(there: Stand) -> None:
     (there.folder / "loses.py").write_text(_LOSES)
     there.type("start", "loses", "--id", "lost", "--app", "loses:engine")
@@ -165,7 +165,7 @@ def test_a_journal_that_is_taken_away_while_a_run_is_driven_is_told_in_words(the
     assert "put them back, and start again" in said.err
 
 
-@pytest.mark.parametrize("count", [8, pytest.param(150, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [8, pytest.param(150, marks=pytest.mark.thorough)])
 def test_no_act_on_a_damaged_journal_shows_a_traceback(
     shop: Path, tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

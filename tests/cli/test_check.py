@@ -17,7 +17,7 @@ from tests.cli.stand import Stand
 from tests.cli.support import environment
 from tests.support.house import ROOT
 
-campaign = pytest.mark.campaign  # several processes: too many for every day
+thorough = pytest.mark.thorough  # several processes: too many for every day
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_code_that_does_not_fit_is_stopped_with_both_sides_as_json(stand: Stand)
     assert _files(stand) == before
 
 
-@campaign
+@thorough
 def test_the_text_names_run_key_and_both_sides_and_is_cut_where_there_is_much(stand: Stand) -> None:
     _change(stand, "await charge(cents)", "await charge(cents + 1)")
     _change(stand, 'return "awake"', 'return "asleep"')
@@ -103,7 +103,7 @@ def test_the_text_names_run_key_and_both_sides_and_is_cut_where_there_is_much(st
     stand.type("check", "--app", "shop", "--workflow", "nap", "--open")
 
 
-@campaign
+@thorough
 def test_workflows_that_the_code_does_not_know_stop_it_while_there_are_open_runs_of_them(stand: Stand) -> None:
     (stand.folder / "less.py").write_text("import shop\nworkflows = [shop.nap, shop.payment]\n")
     said = stand.type("check", "--app", "less:workflows", codes=(1,))
@@ -116,7 +116,7 @@ def test_workflows_that_the_code_does_not_know_stop_it_while_there_are_open_runs
     assert said.out.splitlines()[0] == "unknown workflow nap (shop:nap): 1 run, none open"
 
 
-@campaign
+@thorough
 def test_a_free_change_is_told_and_passes(stand: Stand) -> None:
     _change(stand, "    await charge(cents)\n", "")
     said = stand.type("check", "--app", "shop")
@@ -131,7 +131,7 @@ def test_a_journal_or_code_that_is_not_there_is_wrong_use(stand: Stand) -> None:
     assert not (stand.folder / "none.db").exists()
 
 
-@campaign
+@thorough
 def test_other_bad_words_and_files_have_their_codes(stand: Stand) -> None:
     assert "no module nowhere" in stand.type("check", "--app", "nowhere", codes=(2,)).err
     assert "no workflow 'nix'" in stand.type("check", "--app", "shop", "--workflow", "nix", codes=(2,)).err
@@ -166,7 +166,7 @@ def made():
 """
 
 
-@campaign
+@thorough
 def test_a_journal_with_a_codec_needs_the_engine_that_has_it(stand: Stand) -> None:
     (stand.folder / "hidden.py").write_text(_CODEC)
     (stand.folder / "begin.py").write_text(
@@ -183,7 +183,7 @@ def test_a_journal_with_a_codec_needs_the_engine_that_has_it(stand: Stand) -> No
     assert said.out.startswith("1 of 1 run fit")
 
 
-@campaign
+@thorough
 def test_what_a_stranger_wrote_is_printed_harmlessly(hostile: Path, tmp_path: Path) -> None:
     shutil.copy(hostile, tmp_path / "runs.db")
     said = Stand(tmp_path).type("check", "--app", "shop", codes=(0, 1, 6), PYTHONUTF8="1")

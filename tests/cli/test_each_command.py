@@ -161,7 +161,7 @@ BAD = {
 CASES = [pytest.param(name, bad, id=f"{name}: {bad.kind}") for name, many in BAD.items() for bad in many]
 DAILY = [
     pytest.param(
-        *case.values, id=case.id, marks=[] if case.values[1] in BAD[str(case.values[0])][:2] else pytest.mark.campaign
+        *case.values, id=case.id, marks=[] if case.values[1] in BAD[str(case.values[0])][:2] else pytest.mark.thorough
     )
     for case in CASES
 ]
@@ -194,7 +194,7 @@ def test_wrong_use_is_refused_in_words_and_changes_nothing(there: Stand, name: s
     assert after.keys() == before.keys()
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "bad"), CASES)
 def test_wrong_use_gives_programs_the_code_and_no_document(there: Stand, name: str, bad: Bad) -> None:
     said = there.type("--json", *name.split(), *bad.words, codes=(bad.code,))
@@ -202,7 +202,7 @@ def test_wrong_use_gives_programs_the_code_and_no_document(there: Stand, name: s
     assert bad.told in said.err
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "worker"])
 def test_right_use_tells_people_in_text_and_programs_in_one_document(there: Stand, name: str, shop: Path) -> None:
     good = GOOD[name]
@@ -216,7 +216,7 @@ def test_right_use_tells_people_in_text_and_programs_in_one_document(there: Stan
     assert good.field in (data[0] if isinstance(data, list) else data)
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize("json_too", [False, True])
 def test_a_worker_says_what_it_drives_and_ends_with_0(there: Stand, json_too: bool) -> None:
     words = [sys.executable, "-m", "durable_sqlite", "worker", "--app", "shop", "--db", "runs.db"]

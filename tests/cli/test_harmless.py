@@ -182,7 +182,7 @@ def _judge(told: list[tuple[list[str], object, str]]) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.thorough)])
 def test_no_odd_words_show_a_traceback(shop: Path, tmp_path: Path, count: int) -> None:
     shutil.copy(shop, tmp_path / "shop.db")
     chance = random.Random(7)
@@ -239,7 +239,7 @@ def spoilt(shop: Path, folder: Path, chance: random.Random, number: int) -> Path
     return path
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(1_000, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("count", [40, pytest.param(1_000, marks=pytest.mark.thorough)])
 def test_no_odd_journal_shows_a_traceback(shop: Path, tmp_path: Path, count: int) -> None:
     chance = random.Random(11)
     lists: list[list[str]] = []

@@ -13,7 +13,7 @@ from durable_sqlite._sqlite import connect, migrate
 from durable_sqlite.cli._journal import known_version
 from tests.cli.support import durable_sqlite
 
-pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+pytestmark = pytest.mark.thorough  # each test starts several processes: too many for every day
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.cli.stand import Stand
 from tests.cli.support import durable_sqlite, traces
 from tests.support.house import python
 
-pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+pytestmark = pytest.mark.thorough  # each test starts several processes: too many for every day
 
 _TYPED = HOSTILE.replace("\x00", "")
 _CODES = (0, 1, 2, 3, 4, 5, 6, 75)
@@ -100,7 +100,7 @@ def test_odd_words_end_with_a_known_code_and_without_a_traceback(stand: Stand, s
     _odd_words(stand, shop, seed=7, rounds=150)
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(3))
 def test_many_odd_words_end_with_a_known_code_and_without_a_traceback(stand: Stand, shop: Path, seed: int) -> None:
     _odd_words(stand, shop, seed=seed, rounds=400)

@@ -135,7 +135,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.campaign  # three processes, one in the other
+@pytest.mark.thorough  # three processes, one in the other
 def test_what_others_drive_meanwhile_is_not_said_to_be_driven_here(stand: Stand) -> None:
     (stand.folder / "ours.py").write_text(_OURS)
     (stand.folder / "theirs.py").write_text(_THEIRS)

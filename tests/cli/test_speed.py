@@ -104,7 +104,7 @@ def _seconds(command: Sequence[str], folder: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("words", "bare"),
     [
@@ -124,7 +124,7 @@ def test_list_and_show_take_at_most_twice_the_time_of_bare_python(
     assert mine <= 2 * plain
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "words",
     [

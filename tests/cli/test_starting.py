@@ -13,7 +13,7 @@ import pytest
 from tests.cli.stand import Stand
 from tests.cli.support import durable_sqlite, environment
 
-pytestmark = pytest.mark.campaign  # each test starts several processes: too many for every day
+pytestmark = pytest.mark.thorough  # each test starts several processes: too many for every day
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,7 @@ def _go(racer: subprocess.Popen[str]) -> str:
     return racer.communicate("go\n", timeout=60)[0].strip()
 
 
-@pytest.mark.parametrize("races", [2, pytest.param(20, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("races", [2, pytest.param(20, marks=pytest.mark.thorough)])
 def test_processes_that_create_one_journal_at_once_all_succeed(tmp_path: Path, races: int) -> None:
     for attempt in range(races):
         racers = [

@@ -146,7 +146,7 @@ _ROOM = {"fdatasync": 2, "pwrite64": 60}
 """Calls are counted anew in each thread, and so for each connection: one commit has to fit in before the first error."""
 
 
-@pytest.mark.campaign
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "error"), [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC"), ("pwrite64", "EROFS")]
 )

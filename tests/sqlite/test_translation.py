@@ -51,7 +51,7 @@ KINDS = {name: code for name, code in CODES.items() if code < 256 or name == "SQ
 """Those that are told differently: what an extended code says besides makes a difference nowhere but there."""
 
 EACH = pytest.mark.parametrize(
-    "codes", [pytest.param(KINDS, id="each kind"), pytest.param(CODES, id="each code", marks=pytest.mark.campaign)]
+    "codes", [pytest.param(KINDS, id="each kind"), pytest.param(CODES, id="each code", marks=pytest.mark.thorough)]
 )
 """Every day each kind is told at each place, and each code at one; all of them everywhere takes a while."""
 
