@@ -51,6 +51,8 @@ def fresh(scenario: Scenario, side: Side, size: int) -> Measured:
     command = [sys.executable, "-m", "benchmarks.measure", scenario.name, side.name, str(size)]
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    # An installation has its byte code; a checkout gets it with its first start.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST, env=env, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{scenario.name} ({side.name}) ended with {done.returncode}:\n{done.stderr.strip()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 __all__ = ["load", "parse"]
@@ -31,6 +32,7 @@ def parse(text: str) -> Mapping[str, str]:
     return MappingProxyType({name: "\n".join(body).rstrip(";") for name, body in found.items()})
 
 
+@cache
 def load() -> Mapping[str, str]:
     """The statements of this journal by name."""
     from importlib import resources  # noqa: PLC0415 - the command line cuts a file of its own, and wants to be quick
