@@ -343,12 +343,17 @@ class Session:
     async def _listen(self, seen: Pulse) -> None:
         """Hear of what other processes write after the pulse `seen`, within a moment of their commit."""
         said, pause, heard_at = False, _LISTEN_SELDOM, self.loop.time()
+        asked_at = heard_at
         while True:
             # Not all at the same time: processes that are started together would look together.
             await asyncio.sleep(pause * (0.75 + self._plan.chance.random() / 2))
             pause = min(pause * _CALMER, _LISTEN_SELDOM)
+            now = self.loop.time()
             try:
+                if now - asked_at < _LISTEN_IN_ANY_CASE and self.journal.seems_still():
+                    continue
                 pulse = await self.journal.pulse()
+                asked_at = now
                 # Else it was this process that has written; or, seldom, somebody whose commits nobody counts.
                 soon = pulse.others != seen.others or self.loop.time() - heard_at >= _LISTEN_IN_ANY_CASE
                 if pulse == seen or not soon:

@@ -501,6 +501,14 @@ class Journal(Protocol):
         """What tells whether anybody has written since an earlier look."""
         ...
 
+    def seems_still(self) -> bool:
+        """Whether nothing shows, at a glance that costs next to nothing, that anybody has written since the last `pulse`.
+
+        A commit of another worker shows once it is acknowledged. One of somebody else may stay hidden: so ask for the pulse
+        now and then in any case.
+        """
+        ...
+
     async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
         """Whether `claim` would find a run of these workflows, suspects included."""
         ...

@@ -114,8 +114,10 @@ SCENARIO = Scenario(
     notes="Memory is the growth of the process, all of it: also what the interpreter and SQLite keep for later.",
     tried=(
         (
-            "What an idle engine does is look, 15 to 60 times a second, whether another process has written: one pragma on a "
-            "thread. It looks less often the longer nothing comes."
+            "What an idle engine does is look, 15 to 60 times a second, whether another process has written, and less often "
+            "the longer nothing comes. It asked SQLite each time, on the journal's thread, which took 1.2 % of a core; it reads "
+            "the small file beside the journal now that every commit changes, and asks SQLite where that has changed, and twice "
+            "a second in any case."
         ),
     ),
 )

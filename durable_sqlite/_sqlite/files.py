@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import JournalGone
 
-__all__ = ["Files"]
+__all__ = ["Files", "written_at"]
 
 _LOOK_EVERY = 64
 """Operations after which the WAL is looked at in any case."""
@@ -111,3 +111,13 @@ class Files:
         self._unseen = 0
         self.wal_size = wal.st_size
         return wal.st_dev, wal.st_ino
+
+
+def written_at(path: str) -> tuple[int, int]:
+    """What changes when somebody writes into the WAL of this journal, unless it was written a moment before.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    wal = os.stat(f"{path}-wal")  # noqa: PTH116 - many times a second: Path.stat() costs as much again
+    return wal.st_size, wal.st_mtime_ns

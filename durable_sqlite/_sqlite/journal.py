@@ -47,6 +47,7 @@ from .._records import (
 from .._tables import Effect, Undone, Work
 from . import clients, control, driving, queries, recording, reviving, transactions, verify
 from .care import Care
+from .files import written_at
 from .pruning import prune
 
 __all__ = ["SqliteJournal"]
@@ -56,6 +57,9 @@ T = TypeVar("T")
 
 class SqliteJournal(Care):
     """A journal in an SQLite file. What its verbs promise stands at the port."""
+
+    _signs_then: tuple[object, ...] | None = None
+    """What showed at the last look for the pulse, where that can be told."""
 
     # Writes of clients -----------------------------------------------------------------------------------------------
 
@@ -313,7 +317,29 @@ class SqliteJournal(Care):
         In memory it is always the same: nobody else can write, and whoever writes here knows of it.
         """
         me = self._open_writer().batch.me
-        return Pulse(0, 0) if self._is_in_memory else await self._read(lambda tables: queries.pulse(tables, me))
+        if self._is_in_memory:
+            return Pulse(0, 0)
+        signs = self._signs()  # before the look: what is written after it has to show
+        pulse = await self._read(lambda tables: queries.pulse(tables, me))
+        self._signs_then = signs
+        return pulse
+
+    def seems_still(self) -> bool:
+        """Whether neither the mark nor the WAL has changed since the last `pulse`.
+
+        Other workers write the mark after each commit. Others write into the WAL before theirs, and within one moment of the
+        file system's clock perhaps twice.
+        """
+        return self._signs_then is not None and self._signs_then == self._signs()
+
+    def _signs(self) -> tuple[object, ...] | None:
+        mark = self._open_writer().batch.mark
+        if mark is None:
+            return None
+        try:
+            return mark.said(), *written_at(self.path)
+        except OSError:
+            return None
 
     async def ready(self, workflows: Collection[str], now: int, *, only: Collection[str] | None = None) -> bool:
         """Whether `claim` would find a run of these workflows, suspects included."""

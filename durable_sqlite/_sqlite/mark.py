@@ -102,6 +102,14 @@ class Mark:
         else:
             self._failed = False
 
+    def said(self) -> bytes:
+        """All that is said: it differs once anybody has said something new.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return b"" if self._descriptor is None else os.pread(self._descriptor, _SLOTS * _SIZE, 0)
+
     def close(self) -> None:
         """Let the file go. It stays where it is: what it says is for whoever opens the journal next."""
         self._descriptor = None

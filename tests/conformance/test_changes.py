@@ -242,6 +242,26 @@ def test_the_pulse_tells_that_somebody_has_written(lab: Over) -> None:
     lab(program)
 
 
+def test_a_journal_seems_still_only_while_nobody_has_written_since_the_last_pulse(lab: Over) -> None:
+    async def program(lab: Lab) -> None:
+        journal, other, client = await lab.worker(), await lab.worker(), await lab.worker()
+        _, hold = await begin(journal)
+        assert not other.seems_still()  # it has not looked at all
+        for write in (
+            lambda: journal.record(hold, entry()),
+            lambda: client.signal("a", new_message()),
+            lambda: other.signal("a", new_message()),
+            lambda: journal.report(hold, Report("x", None, 20)),
+            lambda: client.close(99),
+        ):
+            await other.pulse()
+            await write()
+            assert not other.seems_still()
+            assert not other.seems_still()  # until it has been looked
+
+    lab(program)
+
+
 def test_the_pulse_tells_others_apart_from_oneself(lab: Over) -> None:
     async def program(lab: Lab) -> None:
         journal, other = await lab.worker(), await lab.worker()

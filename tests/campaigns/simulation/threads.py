@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 from unittest.mock import patch
 
 from durable_sqlite import _session
-from durable_sqlite._sqlite import door, files, statements, writer
+from durable_sqlite._sqlite import door, files, journal, writer
 from durable_sqlite._sqlite.estate import Gate
 from durable_sqlite._sqlite.link import Job, JobConnection
 from durable_sqlite._sqlite.vigil import Vigil, VigilSettings
@@ -210,14 +210,14 @@ async def _aside(job: Callable[[], T]) -> T:
     return await _hop(threads, threads.time() + threads.latency(), job)
 
 
+def _timeless(_path: str) -> tuple[int, int]:
+    """When a WAL was written to is the machine's time: the mark has to do."""
+    return 0, 0
+
+
 @contextmanager
 def no_threads() -> Generator[None, None, None]:
     """Let engines on a loop that has `threads` begin no real ones, and poll as seldom as fits a lease of a few seconds."""
-    known = statements.load()
-
-    def load() -> Mapping[str, str]:
-        return known
-
     with ExitStack() as stack:
         for module, name, stand_in in (
             (door, "Link", _Link),
@@ -226,8 +226,8 @@ def no_threads() -> Generator[None, None, None]:
             (door, "aside", _aside),
             (writer, "aside", _aside),
             (door, "BUSY_SECONDS", 0),
-            (statements, "load", load),  # parsed once, not for every engine
             (files, "_LOOK_EVERY", 1),  # else the time of the folder, which is the machine's, would decide
+            (journal, "written_at", _timeless),
             (_session, "_LISTEN_OFTEN", 0.1),
             (_session, "_LISTEN_SELDOM", 0.4),
             (_session, "LOOK_EVERY", 0.4),

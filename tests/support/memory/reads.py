@@ -69,6 +69,10 @@ class Reads(Door):
         await self._alive()
         return Pulse(self.disk.commits, self.disk.commits - self.commits)
 
+    def seems_still(self) -> bool:
+        """Nothing shows without a look here."""
+        return False
+
     async def entries(self, run: int) -> list[Entry]:
         """All entries of a run by their order."""
         await self._alive()
