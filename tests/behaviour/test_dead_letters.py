@@ -254,6 +254,9 @@ def test_letters_are_found_by_reason_workflow_and_tag_and_redriven_in_bulk() -> 
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts(
+    "two", "crash", reason="the run may fail again between its two calls: another engine drives it"
+)
 def test_a_letter_that_somebody_else_has_just_redriven_is_left_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     down.add("charge")
 

@@ -132,6 +132,7 @@ async def _names(engine: Engine) -> list[str]:
     return [row.name for row in await session_of(engine).journal.workers()]
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 def test_a_worker_that_learns_that_it_was_given_up_breaks_off_its_steps_and_records_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -63,6 +63,7 @@ MEMORY = pytest.mark.parametrize("unload_after", [0.0, 3600.0])
 # Between the check and the wait --------------------------------------------------------------------------------------
 
 
+@pytest.mark.contradicts("two", "crash", reason="the question is written with the rest that it holds back")
 @BOTH
 @MEMORY
 def test_what_is_stored_while_the_run_is_about_to_suspend_keeps_it_awake(

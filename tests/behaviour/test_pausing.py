@@ -153,6 +153,7 @@ def test_a_step_in_flight_ends_and_is_recorded_and_nothing_else_begins_until_res
     assert (stage.began, effects) == (["slow"], ["next"])
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is to be heard before the step in flight ends")
 def test_each_branch_ends_what_it_has_in_flight_and_begins_nothing_more() -> None:
     stage = Stage()
 
@@ -882,6 +883,7 @@ def test_a_child_alone_is_paused_and_its_parent_goes_on_waiting() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="the engine that starts its run is the one that drives it")
 @pytest.mark.parametrize("driver", ["client", "worker"])
 def test_another_engine_on_the_file_pauses_a_step_in_flight(tmp_path: Path, driver: str) -> None:
     stage = Stage()
@@ -1062,6 +1064,7 @@ def test_a_resume_that_was_committed_before_a_kill_is_in_force_after_it(tmp_path
     asyncio.run(scenario())
 
 
+@pytest.mark.contradicts("two", "crash", reason="its pause is to be heard before the step in flight ends")
 @pytest.mark.contradicts("unload", reason="it counts what is in memory")
 def test_a_paused_run_leaves_memory_like_any_other_and_comes_back_where_it_stood() -> None:
     clock, stage = ManualClock(), Stage()

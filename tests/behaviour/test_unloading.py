@@ -80,7 +80,7 @@ def test_resident_and_unloaded_bodies_give_the_same_results(unload_after: float,
     assert sorted(seen) == sorted(f"{name}{number}" for name in "abcd" for number in range(3))
 
 
-@pytest.mark.contradicts("unload", reason="it says when a body leaves memory")
+@pytest.mark.contradicts("unload", "crash", reason="it says when a body leaves memory")
 def test_a_suspended_body_stays_in_memory_for_a_while_and_then_goes() -> None:
     clock = ManualClock()
 
