@@ -24,7 +24,6 @@ class Arrivals(Generic[R]):
     Args:
         results: What has ended, oldest first; others append to it.
         loop: The host's loop.
-        more: Whether more is on its way, so that another order could still be drawn.
         again: Is called when nothing more is waited for.
     """
 
@@ -32,13 +31,10 @@ class Arrivals(Generic[R]):
         self,
         results: deque[tuple[Call, R]],
         loop: asyncio.AbstractEventLoop,
-        *,
-        more: Callable[[], bool],
         again: Callable[[], None],
     ) -> None:
         self._results = results
         self._loop = loop
-        self._more = more
         self._again = again
         self._alarm: asyncio.TimerHandle | None = None
         self._patient = True
@@ -47,21 +43,26 @@ class Arrivals(Generic[R]):
         """Whether something has ended and was not given."""
         return bool(self._results)
 
-    def next(self, place: int) -> tuple[Call, R] | None:
-        """What is to be given now, if anything is, in a run that has recorded `place` outcomes."""
+    def next(self, place: int, more: Callable[[], bool]) -> tuple[Call, R] | None:
+        """What is to be given now, if anything is.
+
+        Args:
+            place: How many outcomes the run has recorded.
+            more: Whether more is on its way, so that another order could still be drawn.
+        """
         if not self._results:
             return None
         if not NOWHERE.orders:
             return self._results.popleft()
-        return self._drawn(NOWHERE.orders[-1], place)
+        return self._drawn(NOWHERE.orders[-1], place, more)
 
     def stop(self) -> None:
         """The pass is over."""
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def _drawn(self, order: Order, place: int) -> tuple[Call, R] | None:
-        if self._patient and self._more():
+    def _drawn(self, order: Order, place: int, more: Callable[[], bool]) -> tuple[Call, R] | None:
+        if self._patient and more():
             if self._alarm is None:
                 self._alarm = self._loop.call_later(order.patience, self._hurry)
             return None

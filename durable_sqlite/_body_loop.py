@@ -66,6 +66,28 @@ class Owner(Protocol):
         ...
 
 
+class _Nobody:
+    """Owns the loop of a body that was unloaded, for whatever of it somebody still holds."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+
+    def time(self) -> float:
+        """It stands still."""
+        return self._at
+
+    def open_timer(self, timer: BodyTimer) -> None:
+        """It never rings."""
+
+    def drop_timer(self, timer: BodyTimer) -> None:
+        """It would not have rung."""
+
+    def forbid(self, message: str) -> None:
+        """Nothing is to be ended any more."""
+
+
 @dataclass(slots=True, eq=False)
 class Branch:
     """A task's place in the body: the numbers of its ancestors and itself, in the order of creation."""
@@ -349,6 +371,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
             for context, generator in self._generators:
                 _unwind_generator(context, generator)
         finally:
+            self._owner = _Nobody(self._owner.time())
             self._generators.clear()
             self._ready.clear()
             sys.set_asyncgen_hooks(*hooks)
@@ -357,6 +380,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
     # Inner part ------------------------------------------------------------------------------------------------------
 
     def _unwind_task(self, task: BodyTask[Any]) -> None:
+        _untie(task)
         coro: Any = task.get_coro()
         if not _waits(coro):
             coro.close()  # ended, or never begun: no frame can notice
@@ -364,7 +388,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         for _ in range(_MOST_THROWS):
             try:
                 task.own_context.run(self._as_task, task, coro.throw, Unloading())
-            except (Unloading, StopIteration, asyncio.CancelledError, BaseExceptionGroup):
+            except (Unloading, StopIteration, asyncio.CancelledError, BaseExceptionGroup) as end:
+                end.__traceback__ = None  # one of its frames has been given the exception that it is
                 return
             except BaseException as error:  # noqa: BLE001 - a body's clean-up may raise anything, and none of it is an outcome
                 logger.debug("a body raised %r while it was unloaded", error)
@@ -434,6 +459,13 @@ def _waits(coro: Any) -> bool:
 
 def _is_over(generator: Any) -> bool:
     return generator.ag_frame is None
+
+
+def _untie(task: BodyTask[Any]) -> None:
+    """Take apart a task and what it waits for, which hold each other: nothing is called back any more."""
+    waiter: Any = getattr(task, "_fut_waiter", None)
+    for callback, _ in getattr(waiter, "_callbacks", None) or ():
+        waiter.remove_done_callback(callback)
 
 
 def _unwind_generator(context: contextvars.Context, generator: AsyncGeneratorType[Any, Any]) -> None:

@@ -21,6 +21,7 @@ from ._specs import StepCall
 from ._surroundings import Surroundings
 from ._tables import Budget, Undone, Work
 from ._verdict import ambiguous, judge
+from .journal import Journal
 from .retry import Retry
 
 __all__ = ["Crew"]
@@ -80,7 +81,7 @@ class Crew:
             around.clock,
             around.runner,
             around.failpoint,
-            ready=self._may_act,
+            ready=partial(_may_act, ledger, around.journal, may_begin, is_over),
             landed=landed,
             held_back=desk.once_more,
             lost=lost,
@@ -194,12 +195,15 @@ class Crew:
         """Whether this is an at-most-once step that may have begun in an earlier pass."""
         return call.key in self._doubtful and call.step is not None and call.step.spec.at_most_once
 
-    async def _may_act(self, call: Call) -> bool:
-        """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
-        # Refused: the run is driven elsewhere, and this pass may not have heard of it yet.
-        if not await self._ledger.committed():
-            return False
-        await self._around.journal.assured()
-        # It is written down that an at-most-once step begins: held back now, it would look as if it might have begun.
-        intended = call.step is not None and call.step.spec.at_most_once
-        return self._may_begin() or (intended and not self._is_over())
+
+async def _may_act(
+    ledger: Ledger, journal: Journal, may_begin: Callable[[], bool], is_over: Callable[[], bool], call: Call
+) -> bool:
+    """Wait until all that this run has recorded is committed, since an effect may depend on it; False if none may happen."""
+    # Refused: the run is driven elsewhere, and this pass may not have heard of it yet.
+    if not await ledger.committed():
+        return False
+    await journal.assured()
+    # It is written down that an at-most-once step begins: held back now, it would look as if it might have begun.
+    intended = call.step is not None and call.step.spec.at_most_once
+    return may_begin() or (intended and not is_over())

@@ -296,6 +296,7 @@ class Desk:
             coro.close()  # called and never awaited: said in the run's error, not in a RuntimeWarning
         self._unawaited.clear()
         self.waiting.clear()
+        self._mailbox.close()
         self._fresh.clear()
         self._due.clear()
 

@@ -106,7 +106,7 @@ class Giver:
         self._is_over = is_over
         self._progressed = progressed
         self._again = again
-        self.arrivals = Arrivals(crew.flight.results, around.loop, more=self._more_to_come, again=again)
+        self.arrivals = Arrivals(crew.flight.results, around.loop, again)
         """What has ended, and was not given yet."""
         self.expiring = False
         """Whether it is being recorded that nothing came in time: until that is decided, nothing else is given."""
@@ -148,7 +148,7 @@ class Giver:
 
     def _give_results(self) -> bool:
         """Give what a step or an errand has brought."""
-        while (arrived := self.arrivals.next(self._replay.seq)) is not None:
+        while (arrived := self.arrivals.next(self._replay.seq, self._more_to_come)) is not None:
             call, ended = arrived
             if not self._desk.waits_for(call):
                 continue  # it was given up meanwhile, and a late result is nobody's

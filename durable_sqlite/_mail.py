@@ -77,6 +77,12 @@ class Mailbox:
             if call.kind is Kind.CHILD:
                 self._children.add(call.key)
 
+    def close(self) -> None:
+        """Strike off all: the body is gone."""
+        self._takers.clear()
+        self._askers.clear()
+        self._attendants.clear()
+
     def forget(self, call: Call) -> None:
         """Strike off a call that has its outcome, or was given up."""
         if call.kind is Kind.SIGNAL:

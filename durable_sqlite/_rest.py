@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import partial
-from typing import Protocol
 
 from ._clerk import Clerk
 from ._clock import Alarm
@@ -18,47 +17,15 @@ from ._crew import Crew
 from ._desk import Desk
 from ._giver import Giver
 from ._ledger import Ledger
+from ._line import Line
 from ._mail import Mailbox
 from ._records import Memory, News, Rest, Suspension, Taken, Wait
 from ._surroundings import Surroundings
 from .errors import LeaseLost
 
-__all__ = ["Driver", "Rester"]
+__all__ = ["Rester"]
 
 _SHORT_BACK_OFF = 1_000_000  # microseconds that a run waits for a step's next attempt without being suspended
-
-
-class Driver(Protocol):
-    """Whoever drives the body, as far as its rest concerns it."""
-
-    @property
-    def over(self) -> bool:
-        """Whether the pass is over."""
-        ...
-
-    def drive(self) -> None:
-        """There may be something to give to the body."""
-        ...
-
-    def rested(self, due: int | None) -> None:
-        """The run is at rest until `due`, and that is committed."""
-        ...
-
-    def woke(self) -> None:
-        """The run is to be driven again."""
-        ...
-
-    def give_way(self) -> None:
-        """Nothing is in flight any more, and this worker stands down: give the run back."""
-        ...
-
-    def overtaken(self) -> None:
-        """Somebody else has taken the run."""
-        ...
-
-    def refused(self, error: BaseException) -> None:
-        """The journal takes nothing more of this pass."""
-        ...
 
 
 class Rester:
@@ -74,7 +41,7 @@ class Rester:
         giver: What else there is to be given.
         mailbox: What has come by mail.
         clerk: Looks for it.
-        driver: Drives the body.
+        line: Leads to whoever drives the body.
     """
 
     __slots__ = (
@@ -84,9 +51,9 @@ class Rester:
         "_control",
         "_crew",
         "_desk",
-        "_driver",
         "_giver",
         "_ledger",
+        "_line",
         "_mailbox",
         "_written",
         "at_rest",
@@ -108,7 +75,7 @@ class Rester:
         giver: Giver,
         mailbox: Mailbox,
         clerk: Clerk,
-        driver: Driver,
+        line: Line,
     ) -> None:
         self._around = around
         self._ledger = ledger
@@ -118,7 +85,7 @@ class Rester:
         self._giver = giver
         self._mailbox = mailbox
         self._clerk = clerk
-        self._driver = driver
+        self._line = line
         self._written: Mapping[str, Wait] = {wait.key: wait for wait in memory.waits}
         """What the journal holds of what the run waits for."""
         self._alarm: tuple[int, Alarm] | None = None
@@ -142,9 +109,9 @@ class Rester:
         elif self._giver.under_way or (self._soon() and not control.holding_back):
             self._arm()
         elif self._giver.arrivals:
-            self._around.loop.call_soon(self._driver.drive)  # held back for what has begun, and it has no outcome
+            self._around.loop.call_soon(self._line.drive)  # held back for what has begun, and it has no outcome
         elif control.standing_down and control.pause is None and self._desk.fresh():
-            self._driver.give_way()
+            self._line.give_way()
         elif self._clerk.looking:
             pass  # what it brings may be what the body waits for
         elif self._desk.waiting:
@@ -178,7 +145,7 @@ class Rester:
 
     def _ring(self) -> None:
         self._alarm = None
-        self._driver.drive()
+        self._line.drive()
 
     # Being suspended -------------------------------------------------------------------------------------------------
 
@@ -215,25 +182,25 @@ class Rester:
 
     def _rested(self) -> None:
         """Let the keeper hear of the rest, unless there is news already."""
-        if self._driver.over:
+        if self._line.is_over():
             return
         nudged, self.nudged = self.nudged, False
         if nudged and not self._control.standing_down and self.has_news():
             self.go_on()  # before the keeper hears of the rest, and may unload what is to go on
         else:
-            self._driver.rested(self._control.next_due(self._desk))
+            self._line.rested(self._control.next_due(self._desk))
 
     def _disturbed(self, news: Suspension, *, paused: bool) -> None:
         """Give the body the news that forbade its rest."""
-        if self._driver.over:
+        if self._line.is_over():
             return
         if self._control.standing_down:
-            self._driver.give_way()
+            self._line.give_way()
             return
         self._control.hear(news.cancel, news.pause)
         if not paused:
             self._clerk.look()  # what has come may be mail
-        self._driver.drive()
+        self._line.drive()
 
     # Going on --------------------------------------------------------------------------------------------------------
 
@@ -257,14 +224,14 @@ class Rester:
         self.at_rest = self.paused = False
         self.returning = True
         self._ledger.reclaim(self._around.clock.now()).add_done_callback(self._returned)
-        self._driver.woke()
+        self._line.woke()
 
     def taken(self, taken: Taken) -> None:
         """Go on at once: what has come has taken the run with it."""
         self.at_rest = self.paused = False
         self._ledger.hold = taken.hold
         self._mailbox.put(taken.what)
-        self._driver.woke()
+        self._line.woke()
         self._went_on(taken.news)
 
     def _returned(self, write: asyncio.Future[News]) -> None:
@@ -275,12 +242,12 @@ class Rester:
         if error is None:
             self._went_on(write.result())
         elif isinstance(error, LeaseLost):
-            self._driver.overtaken()
+            self._line.overtaken()
         else:
-            self._driver.refused(error)
+            self._line.refused(error)
 
     def _went_on(self, news: News) -> None:
         """Give the body the news for which the run was taken again, unless it was paused in that moment."""
-        if not self._driver.over:
+        if not self._line.is_over():
             self._control.hear(news.cancel, news.pause)
-            self._driver.drive()
+            self._line.drive()

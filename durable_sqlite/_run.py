@@ -32,6 +32,7 @@ from ._giver import Giver
 from ._launcher import Launcher
 from ._ledger import Ledger
 from ._leftovers import Leftovers
+from ._line import Line
 from ._mail import Mailbox
 from ._records import Claimed, End, Ended, Entry, Hold, Kind, Memory, Reason, Report, Request, RunRow, State, Taken
 from ._replay import Divergence, Replay
@@ -108,8 +109,9 @@ class Pass:
         self._around = around
         self._keeper = keeper
         self._spec = workflow
+        self._line = line = Line(self)
         self._control = control = Control(self.row, around.clock)
-        self._ledger = Ledger(around.journal, claimed.hold, self.refused)
+        self._ledger = Ledger(around.journal, claimed.hold, line.refused)
         self._replay = Replay(self.row.id, memory.entries, accept_changes=self.row.accept_changes)
         mailbox = Mailbox(
             (message for message in memory.messages if message.error is None),
@@ -121,8 +123,8 @@ class Pass:
             ledger=self._ledger,
             mailbox=mailbox,
             vault=around.vault,
-            looked=self.wake,
-            refused=self.refused,
+            looked=line.wake,
+            refused=line.refused,
         )
         self._desk = Desk(
             self.row,
@@ -132,24 +134,20 @@ class Pass:
             memory=memory,
             mailbox=mailbox,
             replaying=not first,
-            given_up=self._given_up,
+            given_up=line.given_up,
         )
-
-        def is_over() -> bool:
-            return self.over
-
         self._crew = Crew(
             self.row,
             around,
             ledger=self._ledger,
             desk=self._desk,
             memory=memory,
-            is_over=is_over,
-            may_begin=lambda: not (self.over or control.holding_back),
+            is_over=line.is_over,
+            may_begin=lambda: not (line.is_over() or control.holding_back),
             post=keeper,
-            landed=self.drive,
-            recorded=self._transacted,
-            lost=self._lost,
+            landed=line.drive,
+            recorded=line.transacted,
+            lost=line.lost,
         )
         self._errands = Errands(
             self.row,
@@ -160,11 +158,11 @@ class Pass:
             vault=around.vault,
             mailbox=mailbox,
             results=self._crew.flight.results,
-            landed=self.drive,
-            refused=self.refused,
-            diverged=lambda message: self._desk.diverge(Divergence(message)),
+            landed=line.drive,
+            refused=line.refused,
+            diverged=line.diverged,
             look=self._clerk.look,
-            awaits=partial(keeper.awaits, waiter=self),
+            awaits=line.awaits,
         )
         self._leftovers = Leftovers(self.row, memory)
         self._main = self._begin(memory.damage)
@@ -180,9 +178,9 @@ class Pass:
             errands=self._errands,
             mailbox=mailbox,
             clerk=self._clerk,
-            is_over=is_over,
-            progressed=partial(keeper.progressed, self),
-            again=self.drive,
+            is_over=line.is_over,
+            progressed=line.progressed,
+            again=line.drive,
         )
         self._launcher = Launcher(
             around,
@@ -205,7 +203,7 @@ class Pass:
             giver=self._giver,
             mailbox=mailbox,
             clerk=self._clerk,
-            driver=self,
+            line=line,
         )
         self._reported = (self.row.status, self.row.progress)
         self._busy = False
@@ -297,11 +295,11 @@ class Pass:
         try:
             self._drive()
         except (KeyboardInterrupt, SystemExit):
-            self._lost()
+            self.lost()
             raise
         except Unstorable:
             logger.exception("what run %s brought cannot be recorded: this worker lets it go", self.row.id)
-            self._lost()
+            self.lost()
         finally:
             self._busy = False
 
@@ -337,11 +335,26 @@ class Pass:
             )
             self._park()
 
-    def _transacted(self, entry: Entry) -> None:
+    # What the parts tell ---------------------------------------------------------------------------------------------
+
+    def transacted(self, entry: Entry) -> None:
+        """Go on with the outcome of a transaction step, which is committed."""
         self._giver.recorded(entry)
         self.drive()
 
-    def _given_up(self, call: Call) -> None:
+    def diverged(self, message: str) -> None:
+        """Let the run be parked: the body asks for something else than is recorded."""
+        self._desk.diverge(Divergence(message))
+
+    def progressed(self) -> None:
+        """Tell the keeper that something new was recorded."""
+        self._keeper.progressed(self)
+
+    def awaits(self, run_id: str) -> None:
+        """Let this pass hear of the end of another run."""
+        self._keeper.awaits(run_id, self)
+
+    def given_up(self, call: Call) -> None:
         """The body no longer waits for this call: nor need anybody else do anything for it."""
         if call.step is not None:
             self._crew.flight.give_up(call)
@@ -448,7 +461,7 @@ class Pass:
         self.unload()
         self._keeper.dropped(self)
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
         """The program ends, or somebody cancelled a step: no outcome, no death, and whoever looks next goes on."""
         if not self.over:
             self._ledger.give_back(self._around.clock.now())
@@ -475,6 +488,7 @@ class Pass:
         self._clerk.stop()
         self._rester.stop()
         self._desk.unload()
+        self._line.cut()
 
     def in_flight(self) -> list[str]:
         """The keys of the steps whose attempts have not ended."""

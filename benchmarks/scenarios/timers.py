@@ -118,7 +118,8 @@ SCENARIO = Scenario(
     tried=(
         (
             "What is due is claimed a hundred runs at a time, ten bodies are loaded in one turn of the loop, and a commit is "
-            "answered a hundred operations a turn; what is left of long turns is mostly Python's search for garbage."
+            "answered a hundred operations a turn; what was left of long turns was mostly Python's search for garbage, and "
+            "runs that have ended leave none now."
         ),
     ),
 )

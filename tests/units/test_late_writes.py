@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -15,7 +15,7 @@ from durable_sqlite import JournalError, Suspend, UsageError
 from durable_sqlite._call import Call, _Fan
 from durable_sqlite._clerk import Clerk
 from durable_sqlite._codec import describe, dump_error
-from durable_sqlite._crew import Crew
+from durable_sqlite._crew import Crew, _may_act
 from durable_sqlite._errands import Errands
 from durable_sqlite._giver import Giver
 from durable_sqlite._ledger import Ledger
@@ -148,13 +148,10 @@ def ledger_of(*writes: asyncio.Future[Any]) -> Ledger:
     return ledger
 
 
-def crew_with(ledger: Ledger) -> Any:
-    """As much of a crew as an attempt asks before it begins."""
-
-    async def assured() -> None: ...
-
-    around = SimpleNamespace(journal=SimpleNamespace(assured=assured))
-    return SimpleNamespace(_ledger=ledger, _around=around, _may_begin=lambda: True, _is_over=lambda: False)
+async def may_act(ledger: Ledger, call: Call, *, assured: Mock | None = None) -> bool:
+    """What an attempt asks before it begins."""
+    journal: Any = SimpleNamespace(assured=assured or AsyncMock())
+    return await _may_act(ledger, journal, lambda: True, lambda: False, call)
 
 
 @pytest.mark.parametrize("late", [refused, cancelled])
@@ -166,9 +163,8 @@ def test_no_attempt_begins_once_what_was_written_before_it_was_refused(
 
     async def scenario() -> bool:
         write: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        crew = crew_with(ledger_of(write))
-        crew._around = None
-        asking: Awaitable[bool] = Crew._may_act(crew, Call("s#1", Kind.STEP, "s"))
+        never = AsyncMock(side_effect=AssertionError)
+        asking: Awaitable[bool] = may_act(ledger_of(write), Call("s#1", Kind.STEP, "s"), assured=never)
         if heard:
             asking = asyncio.ensure_future(asking)
             await asyncio.sleep(0)
@@ -191,7 +187,7 @@ def test_attempts_begin_in_their_order_and_after_all_that_was_written_before_the
         ledger = Ledger(cast("Any", writes), Hold(1, 1), lambda _error: None)
 
         async def attempt(name: str) -> None:
-            assert await Crew._may_act(crew_with(ledger), Call(name, Kind.STEP, name))
+            assert await may_act(ledger, Call(name, Kind.STEP, name))
             began.append(name)
 
         ledger.fail(cast("Any", None))

@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import patch
 from uuid import UUID, uuid4
 
-from durable_sqlite import _context, _giver
+from durable_sqlite import _context, _crew, _giver
 from durable_sqlite._attempt import Fault, Result, Runner, read_outcome
 from durable_sqlite._body_loop import BodyLoop, BodyTask, Branch
 from durable_sqlite._call import Call
@@ -133,8 +133,8 @@ def unloading_before_the_commit() -> AbstractContextManager[object]:
 
     def mutant(self: Rester) -> bool:
         waits = rest(self)
-        run: Any = self._driver
-        if self.suspending and not run.over:
+        run: Any = self._line._run
+        if self.suspending and run is not None:
             run.drop()
         return waits
 
@@ -157,10 +157,12 @@ def the_end_is_told_before_the_commit() -> AbstractContextManager[object]:
 def steps_do_not_wait_for_commits() -> AbstractContextManager[object]:
     """A step begins before what it may depend on is committed."""
 
-    async def mutant(self: Crew, _call: object) -> bool:
-        return self._may_begin()
+    async def mutant(
+        _ledger: object, _journal: object, may_begin: Callable[[], bool], _is_over: object, _call: object
+    ) -> bool:
+        return may_begin()
 
-    return patch.object(Crew, "_may_act", mutant)
+    return patch.object(_crew, "_may_act", mutant)
 
 
 def steps_beside_a_leaving_one() -> AbstractContextManager[object]:
