@@ -80,9 +80,9 @@ SCENARIO = Scenario(
             "it. Left out."
         ),
         (
-            "A run left some ninety objects that hold each other, and Python's search for them took a third of the time: what a "
-            "pass is made of lets go of it now once it is over, and is freed without a search. Fewer objects a run that is under "
-            "way would make the search cheaper still: there are about 130."
+            "A run left some ninety objects that hold each other for Python to search for: what a pass is made of lets go of it "
+            "now once it is over, and is freed without a search. That is some 5 % here, where most of what is searched are the "
+            "runs that are under way: with the search turned off, it is 45 %. Fewer objects a run would help: there are about 130."
         ),
     ),
 )
