@@ -82,7 +82,7 @@ SCENARIO = Scenario(
         (
             "A run left some ninety objects that hold each other for Python to search for: what a pass is made of lets go of it "
             "now once it is over, and is freed without a search. That is some 5 % here, where most of what is searched are the "
-            "runs that are under way: with the search turned off, it is 45 %. Fewer objects a run would help: there are about 130."
+            "runs that are under way: with the search turned off, it is 45 %. Fewer objects a run would help: there are some 130."
         ),
     ),
 )

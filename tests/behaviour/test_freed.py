@@ -50,7 +50,7 @@ async def books() -> int:
 
 @workflow
 async def branches() -> list[int]:
-    return await asyncio.gather(add(1, 2), add(3, 4))
+    return list(await asyncio.gather(add(1, 2), add(3, 4)))
 
 
 @workflow

@@ -119,6 +119,7 @@ def test_a_step_whose_probe_knows_of_no_effect_is_told_that_it_may_have_begun(tm
     assert told == [("probed_transfer#1", 1, False), ("probed_transfer#1", 1, True)]
 
 
+@pytest.mark.contradicts("crash", reason="a death between its steps is told to them as well")
 def test_a_step_that_the_failure_of_its_run_cut_off_is_told_so_after_the_resume() -> None:
     async def scenario() -> None:
         async with Engine(":memory:") as engine:
