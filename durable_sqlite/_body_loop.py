@@ -464,7 +464,8 @@ def _is_over(generator: Any) -> bool:
 def _untie(task: BodyTask[Any]) -> None:
     """Take apart a task and what it waits for, which hold each other: nothing is called back any more."""
     waiter: Any = getattr(task, "_fut_waiter", None)
-    for callback, _ in getattr(waiter, "_callbacks", None) or ():
+    callbacks: Any = getattr(waiter, "_callbacks", None) if asyncio.isfuture(waiter) else None
+    for callback, _ in list(callbacks or ()):
         waiter.remove_done_callback(callback)
 
 

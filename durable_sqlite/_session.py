@@ -343,20 +343,20 @@ class Session:
     async def _listen(self, seen: Pulse) -> None:
         """Hear of what other processes write after the pulse `seen`, within a moment of their commit."""
         said, pause, heard_at = False, _LISTEN_SELDOM, self.loop.time()
-        asked_at = heard_at
+        last, asked_at, unheard = seen, heard_at, False
         while True:
             # Not all at the same time: processes that are started together would look together.
             await asyncio.sleep(pause * (0.75 + self._plan.chance.random() / 2))
             pause = min(pause * _CALMER, _LISTEN_SELDOM)
             now = self.loop.time()
             try:
-                if now - asked_at < _LISTEN_IN_ANY_CASE and self.journal.seems_still():
+                if not unheard and now - asked_at < _LISTEN_IN_ANY_CASE and self.journal.seems_still(last):
                     continue
-                pulse = await self.journal.pulse()
-                asked_at = now
+                last = pulse = await self.journal.pulse()
+                asked_at, unheard = now, pulse != seen
                 # Else it was this process that has written; or, seldom, somebody whose commits nobody counts.
                 soon = pulse.others != seen.others or self.loop.time() - heard_at >= _LISTEN_IN_ANY_CASE
-                if pulse == seen or not soon:
+                if not (unheard and soon):
                     continue
                 if await self._hear():
                     pause = _LISTEN_OFTEN
@@ -368,7 +368,7 @@ class Session:
                         "what other processes write cannot be looked at now, and is tried again until it can: %s", error
                     )
             else:
-                seen, said, heard_at = pulse, False, self.loop.time()
+                seen, said, heard_at, unheard = pulse, False, self.loop.time(), False
 
     async def _hear(self) -> bool:
         """Whether what was written concerns this worker."""

@@ -501,11 +501,11 @@ class Journal(Protocol):
         """What tells whether anybody has written since an earlier look."""
         ...
 
-    def seems_still(self) -> bool:
-        """Whether nothing shows, at a glance that costs next to nothing, that anybody has written since the last `pulse`.
+    def seems_still(self, since: Pulse) -> bool:
+        """Whether nothing shows, at a glance that costs next to nothing, that anybody has written since that pulse.
 
-        A commit of another worker shows once it is acknowledged. One of somebody else may stay hidden: so ask for the pulse
-        now and then in any case.
+        A commit of another worker shows once it is acknowledged; but for one that was in doubt, and what is written by nobody
+        who is enrolled. So ask for the pulse now and then in any case.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .words import State
 
@@ -17,6 +17,8 @@ class Pulse:
     """Differs if anybody has."""
     others: int
     """Differs if another worker has; a worker that was struck off, and goes on writing for its clients, does not count."""
+    signs: tuple[object, ...] | None = field(default=None, compare=False)
+    """What showed just before it was taken, where that can be told."""
 
 
 @dataclass(frozen=True, slots=True)

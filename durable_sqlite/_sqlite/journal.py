@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from .._findings import Verification
@@ -57,9 +58,6 @@ T = TypeVar("T")
 
 class SqliteJournal(Care):
     """A journal in an SQLite file. What its verbs promise stands at the port."""
-
-    _signs_then: tuple[object, ...] | None = None
-    """What showed at the last look for the pulse, where that can be told."""
 
     # Writes of clients -----------------------------------------------------------------------------------------------
 
@@ -320,21 +318,19 @@ class SqliteJournal(Care):
         if self._is_in_memory:
             return Pulse(0, 0)
         signs = self._signs()  # before the look: what is written after it has to show
-        pulse = await self._read(lambda tables: queries.pulse(tables, me))
-        self._signs_then = signs
-        return pulse
+        return replace(await self._read(lambda tables: queries.pulse(tables, me)), signs=signs)
 
-    def seems_still(self) -> bool:
-        """Whether neither the mark nor the WAL has changed since the last `pulse`.
+    def seems_still(self, since: Pulse) -> bool:
+        """Whether neither the mark nor the WAL has changed since that pulse.
 
         Other workers write the mark after each commit. Others write into the WAL before theirs, and within one moment of the
         file system's clock perhaps twice.
         """
-        return self._signs_then is not None and self._signs_then == self._signs()
+        return since.signs is not None and since.signs == self._signs()
 
     def _signs(self) -> tuple[object, ...] | None:
         mark = self._open_writer().batch.mark
-        if mark is None:
+        if mark is None or self._network:  # there, a look may take as long as an answer of the network
             return None
         try:
             return mark.said(), *written_at(self.path)

@@ -246,7 +246,6 @@ def test_a_journal_seems_still_only_while_nobody_has_written_since_the_last_puls
     async def program(lab: Lab) -> None:
         journal, other, client = await lab.worker(), await lab.worker(), await lab.worker()
         _, hold = await begin(journal)
-        assert not other.seems_still()  # it has not looked at all
         for write in (
             lambda: journal.record(hold, entry()),
             lambda: client.signal("a", new_message()),
@@ -254,10 +253,11 @@ def test_a_journal_seems_still_only_while_nobody_has_written_since_the_last_puls
             lambda: journal.report(hold, Report("x", None, 20)),
             lambda: client.close(99),
         ):
-            await other.pulse()
+            seen = await other.pulse()
             await write()
-            assert not other.seems_still()
-            assert not other.seems_still()  # until it has been looked
+            assert not other.seems_still(seen)
+            await other.pulse()
+            assert not other.seems_still(seen)  # whoever else may have looked meanwhile
 
     lab(program)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from durable_sqlite import JournalError
 from durable_sqlite._records import Pulse
 from durable_sqlite._sqlite import queries
 from durable_sqlite._sqlite.mark import Mark, mark_file
@@ -23,13 +22,14 @@ def test_a_journal_that_nobody_writes_to_seems_still_however_often_it_is_asked(t
     async def main() -> None:
         async with opened(tmp_path / "j.db") as journal, opened(tmp_path / "j.db") as other:
             await begin(other)
-            assert not journal.seems_still()
             seen = await journal.pulse()
-            assert all(journal.seems_still() for _ in range(3))
+            assert all(journal.seems_still(seen) for _ in range(3))
             await other.signal("a", new_message())
-            assert not journal.seems_still()
-            assert await journal.pulse() != seen
-            assert journal.seems_still()
+            assert not journal.seems_still(seen)
+            after = await journal.pulse()
+            assert after != seen
+            assert journal.seems_still(after)
+            assert not journal.seems_still(seen)
 
     asyncio.run(main())
 
@@ -38,14 +38,12 @@ def test_what_is_written_by_sql_shows_in_the_wal(tmp_path: Path) -> None:
     async def main() -> None:
         async with opened(tmp_path / "j.db") as journal:
             await begin(journal)
-            await journal.pulse()
             os.utime(tmp_path / "j.db-wal", ns=(0, 0))  # as if nobody had written for long
-            assert not journal.seems_still()
-            await journal.pulse()
-            assert journal.seems_still()
+            seen = await journal.pulse()
+            assert journal.seems_still(seen)
             with closing(sqlite3.connect(tmp_path / "j.db")) as shell:
                 shell.execute("CREATE TABLE notes (text)")
-            assert not journal.seems_still()
+            assert not journal.seems_still(seen)
 
     asyncio.run(main())
 
@@ -72,28 +70,8 @@ def test_what_is_written_while_the_pulse_is_taken_shows_afterwards(
             identity = mark._identity.hex()
             with monkeypatch.context() as patch:
                 patch.setattr(queries, "pulse", slow)
-                await journal.pulse()
-            assert not journal.seems_still()
-
-    asyncio.run(main())
-
-
-def test_a_look_that_fails_leaves_nothing_behind_that_would_pass_for_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: Any) -> Pulse:
-        raise JournalError("not now")
-
-    async def main() -> None:
-        async with opened(tmp_path / "j.db") as journal, opened(tmp_path / "j.db") as other:
-            await begin(other)
-            await journal.pulse()
-            await other.signal("a", new_message())
-            with monkeypatch.context() as patch:
-                patch.setattr(queries, "pulse", broken)
-                with pytest.raises(JournalError):
-                    await journal.pulse()
-            assert not journal.seems_still()
+                seen = await journal.pulse()
+            assert not journal.seems_still(seen)
 
     asyncio.run(main())
 
@@ -108,8 +86,8 @@ def test_where_signs_cannot_be_read_nothing_seems_still(
     async def main() -> None:
         async with opened(tmp_path / "j.db") as journal:
             await begin(journal)
-            await journal.pulse()
-            assert journal.seems_still()
+            seen = await journal.pulse()
+            assert journal.seems_still(seen)
             with monkeypatch.context() as patch:
                 match what:
                     case "the WAL":
@@ -118,11 +96,12 @@ def test_where_signs_cannot_be_read_nothing_seems_still(
                         patch.setattr(Mark, "said", fail)
                     case _:
                         patch.setattr(journal._open_writer().batch, "mark", None)
-                assert not journal.seems_still()
-                await journal.pulse()
-                assert not journal.seems_still()
-            await journal.pulse()
-            assert journal.seems_still()
+                assert not journal.seems_still(seen)
+                blind = await journal.pulse()
+                assert not journal.seems_still(blind)
+            assert blind == seen
+            assert not journal.seems_still(blind)
+            assert journal.seems_still(seen)
 
     asyncio.run(main())
 
@@ -134,3 +113,32 @@ def test_a_mark_that_was_let_go_says_nothing(tmp_path: Path) -> None:
     assert mark.said()
     mark.close()
     assert mark.said() == b""
+
+
+def test_on_a_network_nothing_seems_still_since_even_a_glance_may_take_long(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "j.db", network=True) as journal:
+            await begin(journal)
+            assert not journal.seems_still(await journal.pulse())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_reading_a_mark_leaves_no_trace_of_it_unless_it_is_another_users(
+    tmp_path: Path, theirs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = getattr(os, "O_NOATIME", 0)
+    tried: list[bool] = []
+
+    def restricted(path: str, flags: int, mode: int) -> int:
+        tried.append(bool(flags & silent))
+        if theirs and len(tried) == 1:
+            raise PermissionError(1, "Operation not permitted")
+        return opening(path, flags, mode)
+
+    opening = os.open
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", restricted)
+        Mark(str(tmp_path / "m")).close()
+    assert tried == [bool(silent), False][: 1 + theirs]

@@ -69,7 +69,7 @@ class Reads(Door):
         await self._alive()
         return Pulse(self.disk.commits, self.disk.commits - self.commits)
 
-    def seems_still(self) -> bool:
+    def seems_still(self, since: Pulse) -> bool:
         """Nothing shows without a look here."""
         return False
 
