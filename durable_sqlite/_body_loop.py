@@ -464,9 +464,10 @@ def _is_over(generator: Any) -> bool:
 def _untie(task: BodyTask[Any]) -> None:
     """Take apart a task and what it waits for, which hold each other: nothing is called back any more."""
     waiter: Any = getattr(task, "_fut_waiter", None)
-    callbacks: Any = getattr(waiter, "_callbacks", None) if asyncio.isfuture(waiter) else None
-    for callback, _ in list(callbacks or ()):
-        waiter.remove_done_callback(callback)
+    if asyncio.isfuture(waiter):
+        callbacks: list[tuple[Callable[[Any], object], object]] = list(getattr(waiter, "_callbacks", None) or ())
+        for callback, _ in callbacks:
+            waiter.remove_done_callback(callback)
 
 
 def _unwind_generator(context: contextvars.Context, generator: AsyncGeneratorType[Any, Any]) -> None:
