@@ -26,6 +26,7 @@ import sys
 import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from types import AsyncGeneratorType, CodeType
@@ -397,7 +398,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         logger.warning(
             "a body goes on waiting although it is being unloaded: a loop in it swallows BaseException; its frame is left alone"
         )
-        _KEPT.append(coro)
+        _keep(coro)
 
     def _as_task(self, task: BodyTask[Any], function: Callable[..., T], *args: Any) -> T:
         outer = asyncio.current_task(self)
@@ -461,6 +462,15 @@ def _is_over(generator: Any) -> bool:
     return generator.ag_frame is None
 
 
+def _keep(frame: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]) -> None:
+    """Let nobody close what swallows everything: whoever does waits for ever, and at its end Python does, unless it may not."""
+    _KEPT.append(frame)
+    with suppress(ImportError):  # not every Python has it, and it takes a while to import
+        import ctypes  # noqa: PLC0415
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(frame))
+
+
 def _untie(task: BodyTask[Any]) -> None:
     """Take apart a task and what it waits for, which hold each other: nothing is called back any more."""
     waiter: Any = getattr(task, "_fut_waiter", None)
@@ -481,7 +491,7 @@ def _unwind_generator(context: contextvars.Context, generator: AsyncGeneratorTyp
     except BaseException:  # noqa: BLE001, S110 - whatever a clean-up raises while unloading is no outcome
         pass
     if not _is_over(generator):
-        _KEPT.append(generator)
+        _keep(generator)
 
 
 def _refuse(name: str) -> Callable[..., NoReturn]:

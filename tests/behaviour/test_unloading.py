@@ -32,6 +32,7 @@ from durable_sqlite import (
 )
 from tests.support.clock import ManualClock
 from tests.support.gates import session_of
+from tests.support.house import python
 from tests.support.restarts import quiet
 
 seen: list[str] = []
@@ -443,6 +444,40 @@ def test_a_body_that_catches_everything_still_cannot_stay(caplog: pytest.LogCapt
         asyncio.run(scenario())
     assert "swallows BaseException" in caplog.text
     assert "LookupError('while unloading')" in caplog.text
+
+
+def test_a_program_ends_though_a_body_of_it_catches_everything_for_ever(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import asyncio
+
+from durable_sqlite import Engine, sleep, workflow
+
+
+@workflow
+async def stubborn() -> None:
+    while True:
+        try:
+            await sleep(3600)
+        except BaseException:
+            pass
+
+
+async def main() -> None:
+    async with Engine(":memory:", unload_after=0) as engine:
+        await stubborn.start()
+        await engine.join()
+        while (await engine.stats()).bodies.resident:
+            await asyncio.sleep(0.001)
+
+
+asyncio.run(main())
+print("over")
+""",
+        encoding="utf-8",
+    )
+    assert python(program).split() == ["over"]
 
 
 def test_async_generators_are_closed_in_order_when_the_body_ends_and_may_call_steps(
