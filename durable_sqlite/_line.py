@@ -101,12 +101,12 @@ class Line:
 
     def overtaken(self) -> None:
         """Somebody else has taken the run."""
-        if self._run is not None:
+        if self._run is not None and not self._run.over:
             self._run.overtaken()
 
     def refused(self, error: BaseException) -> None:
         """The journal takes nothing more of this pass."""
-        if self._run is not None:
+        if self._run is not None and not self._run.over:
             self._run.refused(error)
 
     def lost(self) -> None:

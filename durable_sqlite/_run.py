@@ -395,9 +395,8 @@ class Pass:
 
     def overtaken(self) -> None:
         """Let the body go: somebody else drives the run."""
-        if not self.over:
-            logger.debug("run %s was taken by another pass in the meantime", self.row.id)
-            self.drop()
+        logger.debug("run %s was taken by another pass in the meantime", self.row.id)
+        self.drop()
 
     # End -------------------------------------------------------------------------------------------------------------
 
@@ -448,8 +447,6 @@ class Pass:
 
     def refused(self, error: BaseException) -> None:
         """Let the body go: the journal takes nothing more of this pass."""
-        if self.over:
-            return
         if isinstance(error, JournalError):
             logger.warning("run %s: %s; this worker lets the run go", self.row.id, error)
         else:
