@@ -61,9 +61,15 @@ def test_two_that_take_over_from_a_silent_worker_free_its_runs_once(tmp_path: Pa
 
 
 def test_without_the_fence_late_writes_of_all_kinds_are_accepted_and_noticed(tmp_path: Path) -> None:
-    outcome = stop_fleet(tmp_path, 30, 1, "no_fence")
-    late = {problem.what.rpartition(" ")[2] for problem in outcome.problems if "late write" in problem.what}
-    assert {"record", "end", "suspend"} <= late, outcome.problems[:5]
+    late = set[str]()
+    for seed in range(1, 9):  # what a process was at when it was stopped is chance: some 30 stops seldom miss a kind
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        outcome = stop_fleet(folder, 30, seed, "no_fence")
+        late |= {problem.what.rpartition(" ")[2] for problem in outcome.problems if "late write" in problem.what}
+        if {"record", "end", "suspend"} <= late:
+            return
+    pytest.fail(f"only {sorted(late)} came late")
 
 
 def test_an_engine_in_which_nothing_is_broken_is_blamed_for_nothing(tmp_path: Path) -> None:
