@@ -465,7 +465,7 @@ def _is_over(generator: Any) -> bool:
 def _keep(frame: Coroutine[Any, Any, Any] | AsyncGenerator[Any, Any]) -> None:
     """Let nobody close what swallows everything: whoever does waits for ever, and at its end Python does, unless it may not."""
     _KEPT.append(frame)
-    with suppress(ImportError):  # not every Python has it, and it takes a while to import
+    with suppress(ImportError, AttributeError):  # not every Python has it, and it takes a while to import
         import ctypes  # noqa: PLC0415
 
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(frame))

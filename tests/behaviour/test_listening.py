@@ -45,6 +45,13 @@ class Looks:
         monkeypatch.setattr(_session, "_LISTEN_OFTEN", 0.001)
         monkeypatch.setattr(_session, "_LISTEN_SELDOM", 0.001)
         monkeypatch.setattr(_session, "_LISTEN_IN_ANY_CASE", in_any_case)
+        self._patch = monkeypatch
+
+    async def only_at_signs(self) -> None:
+        """Let all be heard that was written so far; from then on nothing is asked for without a sign."""
+        seen = self.glances
+        await until(lambda: self.glances > seen + 3)
+        self._patch.setattr(_session, "_LISTEN_IN_ANY_CASE", 3_600)
 
 
 @pytest.mark.contradicts("two", "crash", reason="it counts the looks of one engine")
@@ -56,9 +63,7 @@ def test_an_engine_that_nobody_writes_to_asks_sqlite_for_nothing(
         async with Engine(tmp_path / "j.db") as engine:
             await hears.start()
             await quiet(engine)
-            seen = looks.glances
-            await until(lambda: looks.glances > seen + 3)  # of what was written here it has heard the last
-            monkeypatch.setattr(_session, "_LISTEN_IN_ANY_CASE", 3_600)
+            await looks.only_at_signs()
             asked, seen = looks.pulses, looks.glances
             await until(lambda: looks.glances > seen + 50)
             assert looks.pulses == asked
@@ -71,12 +76,11 @@ def test_what_another_engine_writes_is_heard_though_nothing_is_asked_for_in_any_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        Looks(monkeypatch, in_any_case=3_600)
+        looks = Looks(monkeypatch, in_any_case=0.01)
         async with Engine(tmp_path / "j.db") as engine, Engine(tmp_path / "j.db", drive=False) as client:
             run = await hears.start()
             await quiet(engine)
-            for _ in range(50):
-                await asyncio.sleep(0.001)
+            await looks.only_at_signs()
             await client.run(run.id).signal(Word(said="now"))
             assert await run.result(timeout=20) == "now"
 
@@ -108,10 +112,11 @@ def test_what_could_not_be_heard_is_heard_at_the_next_look_without_another_sign(
         raise JournalError("the disk is on fire")
 
     async def scenario() -> None:
-        Looks(monkeypatch, in_any_case=3_600)
+        looks = Looks(monkeypatch, in_any_case=0.01)
         async with Engine(tmp_path / "j.db") as engine, Engine(tmp_path / "j.db", drive=False) as client:
             run = await hears.start()
             await quiet(engine)
+            await looks.only_at_signs()
             with monkeypatch.context() as patch:
                 patch.setattr(session_of(engine), "_hear", fail)
                 await client.run(run.id).signal(Word(said="now"))
